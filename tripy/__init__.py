@@ -1,0 +1,27 @@
+"""tripy: quantized inference with lazy tensors, modules and a compiler."""
+
+from tripy import config, types
+from tripy.device import device
+from tripy.dtypes import (
+    bfloat16, bool, dtype, float8, float16, float32, floating, int4, int8, int32, int64, integer,
+)  # fmt: skip
+from tripy.errors import TripyException
+from tripy.ops import *  # noqa: F403
+from tripy.ops import __all__ as _functions
+from tripy.tensor import DimensionSize, Tensor
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DimensionSize", "Tensor", "TripyException", "bfloat16", "bool", "config", "device", "dtype",
+    "float8", "float16", "float32", "floating", "int4", "int8", "int32", "int64", "integer",
+    "types", *_functions,
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    import difflib  # noqa: PLC0415  (needed only for the message)
+
+    near = difflib.get_close_matches(name, __all__, n=3)
+    hint = f" Did you mean {' or '.join(f'tp.{n}' for n in near)}?" if near else ""
+    raise AttributeError(f"tripy has no '{name}'.{hint}")

@@ -1,0 +1,1 @@
+"""Backends: what turns graphs into results."""

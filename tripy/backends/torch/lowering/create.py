@@ -1,0 +1,40 @@
+"""Lowerings of operations that make tensors."""
+
+from __future__ import annotations
+
+import torch
+
+from tripy import dtypes
+from tripy.backends.torch.lowering.elementwise import cast
+from tripy.backends.torch.lowering.table import LOWERINGS, Attrs, T, lowering
+from tripy.backends.torch.storage import TORCH_TYPES, torch_device
+
+
+@lowering("full")
+def _full(attrs: Attrs) -> T:
+    return torch.full(
+        attrs["shape"], attrs["value"], dtype=TORCH_TYPES[attrs["dtype"]],
+        device=torch_device(attrs["where"]),
+    )  # fmt: skip
+
+
+@lowering("iota")
+def _iota(attrs: Attrs) -> T:
+    shape, dim, dtype = attrs["shape"], attrs["dim"], attrs["dtype"]
+    dim %= len(shape)
+    # float64 holds every int32, and every number that a smaller type can tell apart, exactly.
+    wide = torch.int64 if isinstance(attrs["start"] * attrs["step"], int) else torch.float64
+    line = torch.arange(shape[dim], dtype=wide, device=torch_device(attrs["where"]))
+    line = line * attrs["step"] + attrs["start"]
+    if dtype is dtypes.bool:
+        line = line != 0
+    elif dtype in dtypes.QUANTIZED and dtype is not dtypes.int8:
+        line = cast({"dtype": dtype}, line)
+    line = line.to(TORCH_TYPES[dtype])
+    view = [1] * len(shape)
+    view[dim] = shape[dim]
+    return line.view(view).expand(shape)
+
+
+LOWERINGS["tril"] = lambda attrs, x: torch.tril(x, attrs["diagonal"])
+LOWERINGS["triu"] = lambda attrs, x: torch.triu(x, attrs["diagonal"])

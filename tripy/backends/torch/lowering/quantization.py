@@ -1,0 +1,55 @@
+"""Lowerings of quantize, dequantize and dynamic_quantize."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+
+from tripy import dtypes
+from tripy.backends.torch.lowering.table import Attrs, T, lowering
+from tripy.backends.torch.storage import to_float8
+from tripy.graph.operations.quantization import block_axis
+
+
+def aligned_scale(scale: T, shape: torch.Size, dim: Optional[int]) -> T:
+    """A scale with the input's rank, so that it broadcasts; blocks are repeated."""
+    if dim is not None:
+        view = [1] * len(shape)
+        view[dim] = -1
+        return scale.view(view)
+    if scale.dim() == 2 and len(shape) == 2:
+        axis = block_axis(tuple(shape), tuple(scale.shape))
+        assert axis is not None  # The schema has checked it.
+        count = scale.shape[axis]
+        if count not in (1, shape[axis]):
+            return scale.repeat_interleave(shape[axis] // count, axis)
+    return scale
+
+
+@lowering("quantize")
+def _quantize(attrs: Attrs, x: T, scale: T) -> T:
+    return rounded(x / aligned_scale(scale, x.shape, attrs["dim"]), attrs["dtype"])
+
+
+def rounded(x: T, dtype: dtypes.dtype) -> T:
+    """Values already divided by the scale, in the quantized type: rounded half to even."""
+    if dtype is dtypes.float8:
+        return to_float8(x)
+    low, high = dtypes.QUANTIZED_RANGE[dtype]
+    return x.round().clamp(low, high).to(torch.int8)
+
+
+@lowering("dequantize")
+def _dequantize(attrs: Attrs, q: T, scale: T) -> T:
+    return q.to(scale.dtype) * aligned_scale(scale, q.shape, attrs["dim"])
+
+
+@lowering("dynamic_quantize")
+def _dynamic_quantize(attrs: Attrs, x: T) -> tuple[T, T]:
+    high = dtypes.QUANTIZED_RANGE[attrs["dtype"]][1]
+    amax = x.abs().amax() if attrs["dim"] is None else x.abs().amax(-1, keepdim=True)
+    # All zeros would give a scale of zero: any scale represents them, the smallest normal
+    # number is positive in every type.
+    scale = (amax.float() / high).clamp(min=torch.finfo(x.dtype).tiny).to(x.dtype)
+    return rounded(x / scale, attrs["dtype"]), scale

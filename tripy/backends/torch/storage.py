@@ -1,0 +1,205 @@
+"""How values are held: torch tensors, and conversions between them and Python, numpy and DLPack.
+
+int4 has no torch type here: outside compiled programs its elements are held one a byte, as int8.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any, Optional
+
+import numpy as np
+import torch
+
+from tripy import config, dtypes
+from tripy.device import device
+from tripy.errors import TripyException
+
+TORCH_TYPES = {
+    dtypes.float32: torch.float32,
+    dtypes.float16: torch.float16,
+    dtypes.bfloat16: torch.bfloat16,
+    dtypes.float8: torch.float8_e4m3fn,
+    dtypes.int4: torch.int8,
+    dtypes.int8: torch.int8,
+    dtypes.int32: torch.int32,
+    dtypes.int64: torch.int64,
+    dtypes.bool: torch.bool,
+}
+TRIPY_TYPES = {t: k for k, t in TORCH_TYPES.items() if k is not dtypes.int4}
+
+
+def default_device() -> device:
+    """The setting, else TRIPY_DEVICE, else the GPU where torch sees one, else the CPU."""
+    return config.default_device or _found_device()
+
+
+@functools.cache
+def _found_device() -> device:
+    chosen = os.environ.get("TRIPY_DEVICE")
+    if chosen:
+        return device(chosen)
+    return device("gpu" if torch.cuda.is_available() else "cpu")
+
+
+@functools.cache
+def torch_device(where: device) -> torch.device:
+    """The torch device; an error that names what is there if it is not usable."""
+    if where.kind == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if where.index >= count:
+        raise TripyException(
+            "The device is not there.",
+            got=str(where),
+            expected="cpu" + "".join(f", gpu:{i}" for i in range(count)),
+            hint='tp.device("cpu")' if not count else None,
+        )
+    return torch.device("cuda", where.index)
+
+
+@functools.cache
+def _device(kind: str, index: int) -> device:
+    return device(f"{'gpu' if kind == 'cuda' else kind}:{index}")
+
+
+def device_of(array: torch.Tensor) -> device:
+    """The tripy device of a torch tensor."""
+    return _device(array.device.type, array.device.index or 0)
+
+
+def scalar(number: Any, kind: dtypes.dtype, where: device) -> torch.Tensor:
+    """A 0-D tensor of a number that fits the type."""
+    return torch.full((), number, dtype=TORCH_TYPES[kind], device=torch_device(where))
+
+
+def from_data(
+    data: Any, kind: Optional[dtypes.dtype], where: Optional[device]
+) -> tuple[torch.Tensor, dtypes.dtype]:
+    """User data as a torch tensor of a tripy type, shared where possible."""
+    if isinstance(data, torch.Tensor):
+        array = data.detach()
+    elif isinstance(data, (np.ndarray, np.generic)):
+        array = _from_numpy(np.asarray(data))
+    elif hasattr(data, "__dlpack__"):
+        array = _from_dlpack(data)
+    else:
+        return _from_python(data, kind, where)
+    if array.layout is not torch.strided:
+        raise _refused("a sparse or packed torch tensor", "a dense one", "tensor.to_dense()")
+    if kind is None:
+        if array.dtype not in TRIPY_TYPES:
+            raise TripyException(
+                "Tensor: tripy does not have the array's data type.",
+                got=f"an array of {str(array.dtype).removeprefix('torch.')}",
+                expected="one of " + ", ".join(map(str, TRIPY_TYPES.values())),
+                hint="Tensor(data, dtype=tp.float32) to convert it",
+            )
+        kind = TRIPY_TYPES[array.dtype]
+    array = convert(array, kind)
+    if where is not None:
+        array = array.to(torch_device(where))
+    return array, kind
+
+
+def _refused(got: str, expected: str, hint: Optional[str] = None) -> TripyException:
+    return TripyException("Tensor: data is not an array.", got=got, expected=expected, hint=hint)
+
+
+def _from_numpy(array: np.ndarray) -> torch.Tensor:
+    if array.dtype.name in ("bfloat16", "float8_e4m3fn"):  # ml_dtypes, as JAX uses them.
+        raw = {2: np.int16, 1: np.int8}[array.dtype.itemsize]
+        bits = torch.from_numpy(np.ascontiguousarray(array).view(raw))
+        return bits.view(getattr(torch, array.dtype.name))
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
+        array = array.copy()  # torch has neither negative strides nor read-only memory.
+    try:
+        return torch.from_numpy(array)
+    except TypeError as error:
+        raise _refused(
+            f"a numpy array of {array.dtype}", "numbers or bools", "array.astype('float32')"
+        ) from error
+
+
+def _from_dlpack(data: Any) -> torch.Tensor:
+    try:
+        return torch.from_dlpack(data)
+    except Exception as error:  # Whatever the other library raises, the user needs one message.
+        raise _refused(f"{type(data).__name__}: {error}", "an array that DLPack can share") from error
+
+
+def _from_python(
+    data: Any, kind: Optional[dtypes.dtype], where: Optional[device]
+) -> tuple[torch.Tensor, dtypes.dtype]:
+    target = torch_device(where or default_device())
+    try:
+        if isinstance(data, (list, tuple)):
+            data = _unwrap(data)
+        array = torch.as_tensor(data)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        text = str(error)
+        ragged = "expected sequence" in text or "must match" in text or "sequence" in text
+        got = "a ragged list" if ragged else f"{type(data).__name__}: {text.splitlines()[0]}"
+        raise _refused(got, "numbers or bools in lists of equal lengths") from error
+    if kind is None:
+        if array.dtype is torch.bool:
+            kind = dtypes.bool
+        elif array.dtype.is_floating_point:
+            kind = dtypes.float32
+        else:
+            low, high = dtypes.INTEGER_RANGE[dtypes.int32]
+            fits = not array.numel() or (low <= int(array.min()) and int(array.max()) <= high)
+            kind = dtypes.int32 if fits else dtypes.int64
+    return convert(array, kind).to(target), kind
+
+
+def _unwrap(data: Any) -> Any:
+    """Nested lists with host sizes and 0-D arrays in them as plain numbers."""
+    if isinstance(data, (list, tuple)):
+        return [_unwrap(item) for item in data]
+    if hasattr(data, "__index__") and not isinstance(data, (bool, int)):
+        return int(data)
+    return data
+
+
+def convert(array: torch.Tensor, kind: dtypes.dtype) -> torch.Tensor:
+    """User data in another type; integers that do not fit are refused, never wrapped."""
+    target = TORCH_TYPES[kind]
+    if kind in dtypes.INTEGER_RANGE and array.numel() and array.dtype is not torch.bool:
+        low, high = dtypes.INTEGER_RANGE[kind]
+        if array.dtype is not target or kind is dtypes.int4:
+            wide = array.double() if array.dtype.is_floating_point else array
+            if not (wide.min() >= low and wide.max() <= high):  # Also refuses NaN.
+                raise TripyException(
+                    f"Tensor: a value does not fit {kind}.",
+                    got=f"values from {wide.min().item()} to {wide.max().item()}",
+                    expected=f"{low} to {high}",
+                )
+    if target is torch.float8_e4m3fn and array.dtype is not target:
+        return to_float8(array)
+    return array.to(target)
+
+
+def to_float8(array: torch.Tensor) -> torch.Tensor:
+    """Rounded to the nearest E4M3 value, ties to even, saturating at 448; NaN stays NaN."""
+    return array.float().clamp(-448.0, 448.0).to(torch.float8_e4m3fn)
+
+
+def to_list(array: torch.Tensor) -> Any:
+    if array.dtype is torch.float8_e4m3fn:
+        array = array.float()
+    return array.tolist()
+
+
+def to_numpy(array: torch.Tensor) -> np.ndarray:
+    if array.dtype in (torch.bfloat16, torch.float8_e4m3fn):
+        array = array.float()
+    return array.cpu().numpy()
+
+
+def to_text(array: torch.Tensor, kind: dtypes.dtype, where: device) -> str:
+    values = np.array2string(to_numpy(array), separator=", ", precision=4, prefix="tensor(")
+    return f"tensor({values},\n       dtype={kind}, device={where}, shape={tuple(array.shape)})"

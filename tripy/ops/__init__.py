@@ -1,0 +1,80 @@
+"""Operations: thin functions that check arguments and record a node. One family a file."""
+
+from tripy.ops import indexing as indexing  # Makes ``tensor[index]`` work.
+from tripy.ops.comparison import allclose, equal
+from tripy.ops.create import (
+    arange,
+    full,
+    full_like,
+    iota,
+    iota_like,
+    ones,
+    ones_like,
+    tril,
+    triu,
+    zeros,
+    zeros_like,
+)
+from tripy.ops.elementwise import (
+    cast,
+    cos,
+    exp,
+    gelu,
+    log,
+    masked_fill,
+    maximum,
+    minimum,
+    relu,
+    rsqrt,
+    sigmoid,
+    silu,
+    sin,
+    sqrt,
+    tanh,
+    where,
+)
+from tripy.ops.linear_algebra import (
+    kv_cache_update,
+    rotary_embedding,
+    scaled_dot_product_attention,
+)
+from tripy.ops.movement import (
+    concatenate,
+    copy,
+    expand,
+    flatten,
+    gather,
+    permute,
+    reshape,
+    split,
+    squeeze,
+    stack,
+    transpose,
+    unsqueeze,
+)
+from tripy.ops.quantization import dequantize, dynamic_quantize, quantize
+from tripy.ops.reduction import (
+    all,
+    any,
+    argmax,
+    argmin,
+    cumsum,
+    max,
+    mean,
+    min,
+    prod,
+    softmax,
+    sum,
+    topk,
+    var,
+)
+
+__all__ = [
+    "all", "allclose", "any", "arange", "argmax", "argmin", "cast", "concatenate", "copy", "cos",
+    "cumsum", "dequantize", "dynamic_quantize", "equal", "exp", "expand", "flatten", "full",
+    "full_like", "gather", "gelu", "iota", "iota_like", "kv_cache_update", "log", "masked_fill",
+    "max", "maximum", "mean", "min", "minimum", "ones", "ones_like", "permute", "prod", "quantize",
+    "relu", "reshape", "rotary_embedding", "rsqrt", "scaled_dot_product_attention", "sigmoid",
+    "silu", "sin", "softmax", "split", "sqrt", "squeeze", "stack", "sum", "tanh", "topk",
+    "transpose", "tril", "triu", "unsqueeze", "var", "where", "zeros", "zeros_like",
+]  # fmt: skip

@@ -1,0 +1,116 @@
+"""Attention, its cache, and rotary embeddings. The matrix product is the operator ``@``."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from tripy.ops import arguments
+from tripy.tensor import Tensor, apply
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Optional[Tensor] = None,
+    is_causal: bool = False,
+    scale: Optional[float] = None,
+) -> Tensor:
+    """``softmax(query @ key.T * scale + mask) @ value`` for each head.
+
+    (Vaswani et al., "Attention Is All You Need", 2017.) With fewer key and value heads than query
+    heads, each of them serves a group of query heads (Ainslie et al., "GQA", 2023).
+
+    Args:
+        query: [batch, heads, length, dim].
+        key: [batch, key/value heads, key length, dim].
+        value: [batch, key/value heads, key length, value dim].
+        mask: Broadcastable to [batch, heads, length, key length]; a bool mask is True where a
+            query may look at a key, one of the query's data type is added to the scores.
+        is_causal: Whether query i sees keys 0 to i only. As in PyTorch, positions are counted
+            from the start in queries and keys alike, also where their lengths differ.
+        scale: What scores are multiplied with; by default ``1 / sqrt(dim)``.
+
+    Returns:
+        [batch, heads, length, value dim].
+
+    Raises:
+        TripyException: For shapes that do not fit, or a mask beside ``is_causal``.
+
+    Example:
+        >>> import tripy as tp
+        >>> q = tp.ones((1, 2, 3, 4))
+        >>> tp.scaled_dot_product_attention(q, q, q, is_causal=True).shape
+        (1, 2, 3, 4)
+    """
+    op = "scaled_dot_product_attention"
+    for tensor, name in ((query, "query"), (key, "key"), (value, "value")):
+        arguments.tensor(op, tensor, name)
+    if mask is not None:
+        arguments.tensor(op, mask, "mask")
+    attrs = {
+        "is_causal": arguments.choice(op, is_causal, "is_causal", (True, False)),
+        "scale": None if scale is None else float(arguments.number(op, scale, "scale")),
+    }
+    return apply(op, [query, key, value, mask], attrs)
+
+
+def kv_cache_update(cache: Tensor, update: Tensor, write_indices: Tensor) -> Tensor:
+    """A key or value cache with new positions written into it.
+
+    The result is functional: the cache that is passed in keeps its values. In a compiled function,
+    a cache that is an argument and is not read afterwards is written in place, and the result has
+    its memory.
+
+    Args:
+        cache: [batch, heads, capacity, dim].
+        update: [batch, heads, n, dim].
+        write_indices: int32 [batch]: the position at which each batch row is written.
+
+    Returns:
+        [batch, heads, capacity, dim].
+
+    Raises:
+        TripyException: For shapes that do not fit, and for positions past the capacity wherever
+            they are known on the host.
+
+    Example:
+        >>> import tripy as tp
+        >>> cache = tp.zeros((1, 1, 4, 1))
+        >>> new = tp.kv_cache_update(cache, tp.ones((1, 1, 2, 1)), tp.Tensor([1]))
+        >>> tp.flatten(new).tolist()
+        [0.0, 1.0, 1.0, 0.0]
+    """
+    op = "kv_cache_update"
+    for tensor, name in ((cache, "cache"), (update, "update"), (write_indices, "write_indices")):
+        arguments.tensor(op, tensor, name)
+    return apply(op, [cache, update, write_indices])
+
+
+def rotary_embedding(input: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
+    """Pairs of elements rotated by an angle that depends on the position.
+
+    (Su et al., "RoFormer", 2021.) A pair (a, b) becomes
+    ``(a * cos - b * sin, b * cos + a * sin)``.
+
+    Args:
+        input: [..., length, dim] with an even dim.
+        cos: Cosines of the angles, broadcastable to [..., length, dim / 2].
+        sin: Sines of the angles, of the same shape.
+        interleaved: Whether pairs are neighbours (0, 1), (2, 3), …; else elements i and
+            i + dim / 2 are a pair, as Llama's checkpoints have it.
+
+    Returns:
+        A tensor of the input's shape.
+
+    Example:
+        >>> import tripy as tp
+        >>> x = tp.Tensor([[1.0, 2.0]])
+        >>> tp.rotary_embedding(x, tp.zeros((1, 1)), tp.ones((1, 1))).tolist()
+        [[-2.0, 1.0]]
+    """
+    op = "rotary_embedding"
+    for tensor, name in ((input, "input"), (cos, "cos"), (sin, "sin")):
+        arguments.tensor(op, tensor, name)
+    attrs = {"interleaved": arguments.choice(op, interleaved, "interleaved", (True, False))}
+    return apply(op, [input, cos, sin], attrs)
