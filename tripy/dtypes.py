@@ -7,6 +7,8 @@ compiled programs.
 
 from __future__ import annotations
 
+import builtins
+
 from tripy.errors import TripyException
 
 
@@ -109,3 +111,22 @@ INTEGER_RANGE = {
     int32: (-(2**31), 2**31 - 1),
     int64: (-(2**63), 2**63 - 1),
 }
+# Numbers of this size and more would be rounded to infinity.
+FLOAT_END = {float32: 2**128 - 2**103, float16: 65520, bfloat16: 2**128 - 2**119}
+
+
+def holds(kind: dtype, number: float) -> builtins.bool:
+    """Whether a number is in a type's range; infinities and NaN are in a floating-point type's."""
+    if kind in INTEGER_RANGE:
+        low, high = INTEGER_RANGE[kind]
+        return low <= number <= high
+    end = FLOAT_END.get(kind)
+    return end is None or not end <= abs(number) < float("inf")
+
+
+def range_text(kind: dtype) -> str:
+    """A type's range for messages."""
+    if kind in INTEGER_RANGE:
+        low, high = INTEGER_RANGE[kind]
+        return f"an int from {low} to {high}"
+    return f"a number between -{FLOAT_END[kind]:.6g} and {FLOAT_END[kind]:.6g}, or an infinity"

@@ -63,6 +63,9 @@ class Tensor:
 
     __slots__ = ("__weakref__", "_value")
 
+    # Without it, numpy would take `array + tensor` apart into one operation an element.
+    __array_ufunc__ = None
+
     def __init__(
         self,
         data: Any,
@@ -199,6 +202,12 @@ class Tensor:
             )
         return _data(self).__dlpack__(**kwargs)
 
+    def __array__(self, dtype: Any = None, copy: Any = None) -> numpy.ndarray:
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
     def __dlpack_device__(self) -> tuple:
         return _data(self).__dlpack_device__()
 
@@ -322,7 +331,13 @@ class Tensor:
 
     def __matmul__(self, other: Tensor) -> Tensor:
         if not isinstance(other, Tensor):
-            return NotImplemented
+            raise TripyException(
+                "matmul: an operand is not a tensor.",
+                got=f"an object of type {type(other).__name__}",
+                expected="a tripy.Tensor",
+                hint="tp.Tensor(operand), or * for a product with a number",
+                tensors=[("the other operand", self)],
+            )
         return apply("matmul", [self, other])
 
     if TYPE_CHECKING:  # Attached by the modules of tripy.ops: see `method`.
@@ -398,7 +413,7 @@ class DimensionSize(Tensor):
                 array, kind = storage.from_data(self._dim, dtypes.int32, where)
                 value = Value(kind, (), where, data=array, name=self._name, location=self._place)
             else:
-                attrs = {"size": self._dim}
+                attrs = {"size": self._dim, "where": where}
                 value = make_node("dimension", [], attrs, self._place, where).output
             self._values[where] = value
         return self._values[where]
@@ -566,10 +581,18 @@ def binary(op: str, left: Any, right: Any) -> Tensor:
 
 def scalar(op: str, number: Any, like: Tensor) -> Any:
     """A Python number as a tensor of another one's data type and device."""
-    if not isinstance(number, (Number, bool)) or isinstance(number, complex):
+    is_bool = type(number).__name__ in ("bool", "bool_")  # numpy's bool is no Number.
+    if not (is_bool or isinstance(number, Number)) or isinstance(number, complex):
+        if isinstance(number, (list, tuple)) or hasattr(number, "__dlpack__"):
+            raise TripyException(
+                f"{op}: an operand is neither a tensor nor a number.",
+                got=f"an object of type {type(number).__name__}",
+                expected="a tripy.Tensor, or a number",
+                hint="tp.Tensor(operand)",
+                tensors=[("the other operand", like)],
+            )
         return NotImplemented
     kind = like.dtype
-    is_bool = isinstance(number, bool) or type(number).__name__ in ("bool_", "bool")
     is_float = not is_bool and not hasattr(number, "__index__")
     if (is_float and not issubclass(kind, dtypes.floating)) or (
         kind is dtypes.bool and not is_bool
@@ -581,12 +604,12 @@ def scalar(op: str, number: Any, like: Tensor) -> Any:
             hint=f"tp.cast(tensor, tp.float32) {op} {number!r}",
             tensors=[("the tensor", like)],
         )
-    low, high = dtypes.INTEGER_RANGE.get(kind, (None, None))
-    if low is not None and not low <= int(number) <= high:
+    number = bool(number) if is_bool else float(number) if is_float else int(number)  # type: ignore[arg-type,call-overload]
+    if not dtypes.holds(kind, number):
         raise TripyException(
             f"{op}: the number is out of the tensor's range.",
             got=f"{number!r} with a tensor of {kind}",
-            expected=f"{low} to {high}",
+            expected=dtypes.range_text(kind),
             hint="tp.cast(tensor, ...) to a larger type",
             tensors=[("the tensor", like)],
         )

@@ -68,13 +68,16 @@ class Call:
     def bounds(self) -> tuple[int, int]:
         lows, highs = zip(*(bounds(a) for a in self.arguments))
         if self.function == "floordiv" and lows[1] > 0:
-            return lows[0] // (highs[1] if lows[0] >= 0 else lows[1]), highs[0] // lows[1]
+            corners = [a // b for a in (lows[0], highs[0]) for b in (lows[1], highs[1])]
+            return min(corners), max(corners)
         if self.function == "mod" and lows[1] > 0:
             return 0, highs[1] - 1
         if self.function == "min":
             return min(lows), min(highs)
-        if self.function in ("max", "broadcast"):
+        if self.function == "max":
             return max(lows), max(highs)
+        if self.function == "broadcast":  # The other size where one is 1, and both may be 0.
+            return min(lows) if 0 in lows else max(lows), max(highs)
         return -(2**62), 2**62
 
 
@@ -327,7 +330,9 @@ def from_json(data: Any, table: Mapping[str, Symbol]) -> Dim:
     terms = {}
     for coefficient, factors in data:
         parsed = [
-            table[f] if isinstance(f, str) else Call(f[0], tuple(from_json(a, table) for a in f[1:]))
+            table[f]
+            if isinstance(f, str)
+            else Call(f[0], tuple(from_json(a, table) for a in f[1:]))
             for f in factors
         ]
         terms[tuple(sorted(parsed, key=lambda f: f._key()))] = coefficient

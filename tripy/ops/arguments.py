@@ -67,7 +67,9 @@ def new_shape(op: str, value: Any) -> tuple[Dim, ...]:
     sizes = shape(op, value)
     if any(isinstance(size, int) and size < 0 for size in sizes):
         raise TripyException(
-            f"{op}: a size is negative.", got=f"shape={_short(value)}", expected="sizes of 0 or more"
+            f"{op}: a size is negative.",
+            got=f"shape={_short(value)}",
+            expected="sizes of 0 or more",
         )
     return sizes
 

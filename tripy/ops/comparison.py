@@ -44,8 +44,8 @@ def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e
     """
     _checked("allclose", input, other, FLOATS)
     left, right = input.cast(float32), other.cast(float32)
-    near = abs(left - right) <= abs(right) * rtol + atol
-    # Infinities of one sign are close though their difference is NaN.
+    near = (abs(left - right) <= abs(right) * rtol + atol) & (abs(right) != float("inf"))
+    # An infinity is close to itself, though the difference is NaN, and to nothing else.
     return bool((near | (left == right)).torch().all())
 
 

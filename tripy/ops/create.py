@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Optional, Union
 
 from tripy import dtypes
@@ -53,19 +54,21 @@ def _filled(op: str, shape: Any, value: Any, dtype: Any, like: Optional[Tensor] 
             expected="a Python number",
             hint="tp.expand(tensor, shape)",
         )
-    if issubclass(dtype, dtypes.integer):
-        low, high = dtypes.INTEGER_RANGE[dtype]
-        if not hasattr(value, "__index__") or not low <= int(value) <= high:
-            raise TripyException(
-                f"{op}: the value does not fit the data type.",
-                got=f"value={value!r} for {dtype}",
-                expected=f"an int from {low} to {high}",
-            )
-        value = int(value)
-    elif dtype is dtypes.bool:
+    is_whole = hasattr(value, "__index__")
+    if not is_whole:
+        value = float(arguments.number(op, value, "value"))
+    if not dtypes.holds(dtype, value) or (issubclass(dtype, dtypes.integer) and not is_whole):
+        raise TripyException(
+            f"{op}: the value does not fit the data type.",
+            got=f"value={value!r} for {dtype}",
+            expected=dtypes.range_text(dtype),
+        )
+    if dtype is dtypes.bool:
         value = bool(value)
+    elif issubclass(dtype, dtypes.floating):
+        value = float(value)
     else:
-        value = arguments.number(op, float(value), "value")
+        value = int(value)
     return _create("full", {"shape": sizes, "value": value, "dtype": dtype}, like)
 
 
@@ -169,10 +172,17 @@ def _range(
     op: str, shape: tuple, dim: int, dtype: Any, start: Any = 0, step: Any = 1,
     like: Optional[Tensor] = None,
 ) -> Tensor:  # fmt: skip
-    attrs = {
-        "shape": shape, "dim": dim, "dtype": arguments.dtype(op, dtype), "start": start,
-        "step": step,
-    }  # fmt: skip
+    low, high = dtypes.INTEGER_RANGE.get(arguments.dtype(op, dtype), (-math.inf, math.inf))
+    count = shape[dim] if -len(shape) <= dim < len(shape) else 0  # The schema refuses the rest.
+    if isinstance(count, int) and count > 0:
+        last = start + (count - 1) * step
+        if not (low <= start <= high and low <= last <= high):
+            raise TripyException(
+                f"{op}: a number of the range does not fit the data type.",
+                got=f"{start} to {last} for {dtype}",
+                expected=f"{low} to {high}",
+            )
+    attrs = {"shape": shape, "dim": dim, "dtype": dtype, "start": start, "step": step}
     return _create("iota", attrs, like)
 
 
@@ -223,7 +233,7 @@ def iota_like(input: Tensor, dim: int = 0, dtype: Optional[dtypes.dtype] = None)
 def arange(
     start: Union[int, float, DimensionSize],
     stop: Union[int, float, DimensionSize, None] = None,
-    step: Union[int, float] = 1,
+    step: Union[int, float, DimensionSize] = 1,
     dtype: dtypes.dtype = dtypes.float32,
 ) -> Tensor:
     """Evenly spaced numbers from ``start`` up to, not including, ``stop``.
@@ -238,7 +248,8 @@ def arange(
         A tensor of shape ``[ceil((stop - start) / step)]``.
 
     Raises:
-        TripyException: For a step of zero, and where there is no number in the range.
+        TripyException: For a step of zero, where there is no number in the range, and where one
+            does not fit an integer data type.
 
     Example:
         >>> import tripy as tp
@@ -247,35 +258,45 @@ def arange(
     """
     if stop is None:
         start, stop = 0, start
-    first, last = _bound(start), _bound(stop)
-    if not isinstance(step, (int, float)) or isinstance(step, bool) or step == 0:
-        raise TripyException("arange: the step is not usable.", got=f"step={step!r}",
-                             expected="a number other than 0")  # fmt: skip
-    if isinstance(first, float) or isinstance(last, float) or isinstance(step, float):
+    first, last, stride = _bound(start, "start"), _bound(stop, "stop"), _bound(step, "step")
+    given = f"arange({first}, {last}, {stride})"
+    if isinstance(stride, dims.Expr) or stride == 0:
+        raise TripyException(
+            "arange: the step is not usable.", got=given, expected="a number other than 0"
+        )
+    if any(isinstance(number, float) for number in (first, last, stride)):
         if isinstance(first, dims.Expr) or isinstance(last, dims.Expr):
-            raise TripyException("arange: a dynamic size is mixed with a float.",
-                                 got=f"arange({first}, {last}, {step})",
-                                 expected="integers beside a DimensionSize")  # fmt: skip
-        count: dims.Dim = -int(-((last - first) / step) // 1)
+            raise TripyException(
+                "arange: a dynamic size is mixed with a float.",
+                got=given,
+                expected="integers beside a DimensionSize",
+            )
+        count: dims.Dim = math.ceil((last - first) / stride)
     else:
         # Rounded up: -(-a // b), with the difference turned so that the divisor is positive.
-        difference = last - first if step > 0 else first - last
-        count = -dims.floordiv(-difference, abs(step))
+        difference = last - first if stride > 0 else first - last
+        count = -dims.floordiv(-difference, abs(stride))
     if dims.bounds(count)[1] <= 0:
-        raise TripyException("arange: the range is empty.", got=f"arange({first}, {last}, {step})",
-                             expected="one number or more")  # fmt: skip
+        raise TripyException(
+            "arange: the range is empty.", got=given, expected="one number or more"
+        )
     if isinstance(first, dims.Expr):
-        base = _range("arange", (count,), 0, dtypes.int32, 0, step)
+        base = _range("arange", (count,), 0, dtypes.int32, 0, stride)
         shifted = apply("add", [base, DimensionSize._of(first)])
         return shifted if dtype is dtypes.int32 else apply("cast", [shifted], {"dtype": dtype})
-    return _range("arange", (count,), 0, dtype, first, step)
+    return _range("arange", (count,), 0, dtype, first, stride)
 
 
-def _bound(value: Any) -> Any:
+def _bound(value: Any, name: str) -> Any:
     size = size_of(value)
     if size is not None:
         return size
-    return float(arguments.number("arange", value, "a bound"))
+    number = float(arguments.number("arange", value, name))
+    if not math.isfinite(number):
+        raise TripyException(
+            f"arange: {name} is not finite.", got=f"{name}={number}", expected="a finite number"
+        )
+    return number
 
 
 def tril(tensor: Tensor, diagonal: int = 0) -> Tensor:

@@ -296,11 +296,13 @@ def split(
         count = arguments.integer("split", num_split_or_sizes, "num_split_or_sizes")
         chunk = dims.floordiv(size + count - 1, count) if count > 0 else 0
         last = size - chunk * (count - 1)
-        if count < 1 or dims.bounds(last)[1] < 0 or (chunk == 0 and size != 0):
+        if count < 1 or (dims.bounds(last)[1] <= 0 and size != 0):
             raise TripyException(
                 "split: the dimension cannot be cut into so many chunks.",
-                got=f"{count} chunks of {input._value.type_text} along {dim}",
-                expected=f"1 to {size} chunks",
+                got=f"{count} chunks of {input._value.type_text} along {dim}: all but the last "
+                f"have {chunk}",
+                expected="a number of chunks of which the last is not empty",
+                hint="a list of sizes",
                 tensors=[("input", input)],
             )
         sizes = (chunk,) * (count - 1) + (last,)

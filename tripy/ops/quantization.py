@@ -44,9 +44,7 @@ def check_scale_values(op: str, scale: Tensor) -> None:
         )
 
 
-def quantize(
-    input: Tensor, scale: Scale, dtype: dtypes.dtype, dim: Optional[int] = None
-) -> Tensor:
+def quantize(input: Tensor, scale: Scale, dtype: dtypes.dtype, dim: Optional[int] = None) -> Tensor:
     """``clamp(round_half_to_even(input / scale), low, high)`` in a small data type.
 
     The range is -128 to 127 for int8, -8 to 7 for int4 and -448 to 448 for float8, where values
@@ -57,7 +55,8 @@ def quantize(
         scale: A number, list or tensor of the input's data type. 0-D: one scale for all. 1-D with
             ``dim``: one for each channel. 2-D for a 2-D input: ``[A, input.shape[1]]`` for blocks
             of ``input.shape[0] / A`` rows, or ``[input.shape[0], B]`` for blocks of
-            ``input.shape[1] / B`` columns.
+            ``input.shape[1] / B`` columns. Of the input's shape with a last size of 1: one for
+            each row, as :func:`dynamic_quantize` gives it.
         dtype: int8, int4 or float8.
         dim: The dimension that a 1-D scale belongs to.
 

@@ -21,6 +21,10 @@ def _reduce(op: str, input: Tensor, dim: Axes, keepdim: bool, **attrs: int) -> T
     return apply(op, [input], attrs)
 
 
+def _one_axis(op: str, dim: Optional[int]) -> Optional[int]:
+    return None if dim is None else arguments.integer(op, dim, "dim")
+
+
 def sum(input: Tensor, dim: Axes = None, keepdim: bool = False) -> Tensor:
     """The sum of elements.
 
@@ -191,7 +195,7 @@ def argmax(input: Tensor, dim: Optional[int] = None, keepdim: bool = False) -> T
         >>> tp.argmax(tp.Tensor([[1.0, 9.0], [3.0, 4.0]]), dim=0).tolist()
         [1, 0]
     """
-    return _reduce("argmax", input, dim, keepdim)
+    return _reduce("argmax", input, _one_axis("argmax", dim), keepdim)
 
 
 def argmin(input: Tensor, dim: Optional[int] = None, keepdim: bool = False) -> Tensor:
@@ -210,7 +214,7 @@ def argmin(input: Tensor, dim: Optional[int] = None, keepdim: bool = False) -> T
         >>> tp.argmin(tp.Tensor([[1.0, 9.0], [3.0, 4.0]]), dim=0).tolist()
         [0, 1]
     """
-    return _reduce("argmin", input, dim, keepdim)
+    return _reduce("argmin", input, _one_axis("argmin", dim), keepdim)
 
 
 def topk(input: Tensor, k: int, dim: int) -> tuple[Tensor, Tensor]:

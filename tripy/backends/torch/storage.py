@@ -6,7 +6,9 @@ int4 has no torch type here: outside compiled programs its elements are held one
 from __future__ import annotations
 
 import functools
+import math
 import os
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -27,6 +29,7 @@ TORCH_TYPES = {
     dtypes.int64: torch.int64,
     dtypes.bool: torch.bool,
 }
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 TRIPY_TYPES = {t: k for k, t in TORCH_TYPES.items() if k is not dtypes.int4}
 
 
@@ -80,6 +83,8 @@ def from_data(
     """User data as a torch tensor of a tripy type, shared where possible."""
     if isinstance(data, torch.Tensor):
         array = data.detach()
+    elif isinstance(data, float):  # Also numpy's float64 number, which is a Python float too.
+        return _from_python(float(data), kind, where)
     elif isinstance(data, (np.ndarray, np.generic)):
         array = _from_numpy(np.asarray(data))
     elif hasattr(data, "__dlpack__"):
@@ -128,7 +133,9 @@ def _from_dlpack(data: Any) -> torch.Tensor:
     try:
         return torch.from_dlpack(data)
     except Exception as error:  # Whatever the other library raises, the user needs one message.
-        raise _refused(f"{type(data).__name__}: {error}", "an array that DLPack can share") from error
+        raise _refused(
+            f"{type(data).__name__}: {error}", "an array that DLPack can share"
+        ) from error
 
 
 def _from_python(
@@ -139,11 +146,15 @@ def _from_python(
         if isinstance(data, (list, tuple)):
             data = _unwrap(data)
         array = torch.as_tensor(data)
+        if array.is_floating_point() and kind in dtypes.INTEGER_RANGE:
+            array = torch.as_tensor(data, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         text = str(error)
         ragged = "expected sequence" in text or "must match" in text or "sequence" in text
         got = "a ragged list" if ragged else f"{type(data).__name__}: {text.splitlines()[0]}"
         raise _refused(got, "numbers or bools in lists of equal lengths") from error
+    if array.is_complex():
+        raise _refused("complex numbers", "real numbers", "two tensors, or a last dimension of 2")
     if kind is None:
         if array.dtype is torch.bool:
             kind = dtypes.bool
@@ -157,27 +168,35 @@ def _from_python(
 
 
 def _unwrap(data: Any) -> Any:
-    """Nested lists with host sizes and 0-D arrays in them as plain numbers."""
+    """Nested lists with arrays, numpy's numbers and host sizes in them as plain numbers."""
     if isinstance(data, (list, tuple)):
         return [_unwrap(item) for item in data]
-    if hasattr(data, "__index__") and not isinstance(data, (bool, int)):
-        return int(data)
-    return data
+    if isinstance(data, (bool, int, float)):
+        return data
+    return data.tolist() if hasattr(data, "tolist") else data
 
 
 def convert(array: torch.Tensor, kind: dtypes.dtype) -> torch.Tensor:
     """User data in another type; integers that do not fit are refused, never wrapped."""
+    if array.is_complex():
+        raise _refused("complex numbers", "real numbers", "array.real")
     target = TORCH_TYPES[kind]
-    if kind in dtypes.INTEGER_RANGE and array.numel() and array.dtype is not torch.bool:
+    is_integer = kind in dtypes.INTEGER_RANGE and array.dtype is not torch.bool
+    if is_integer and array.numel() and (array.dtype is not target or kind is dtypes.int4):
+        if array.dtype.is_floating_point:
+            # As casts do: to int4 to the nearest, ties to even, else towards zero.
+            array = array.double()
+            array = array.round() if kind is dtypes.int4 else array.trunc()
         low, high = dtypes.INTEGER_RANGE[kind]
-        if array.dtype is not target or kind is dtypes.int4:
-            wide = array.double() if array.dtype.is_floating_point else array
-            if not (wide.min() >= low and wide.max() <= high):  # Also refuses NaN.
-                raise TripyException(
-                    f"Tensor: a value does not fit {kind}.",
-                    got=f"values from {wide.min().item()} to {wide.max().item()}",
-                    expected=f"{low} to {high}",
-                )
+        # torch has no minimum of large unsigned integers.
+        wide = array.double() if array.dtype in _UNSIGNED else array
+        least, most = wide.min().item(), wide.max().item()
+        if not low <= least <= most <= high:  # Exact: Python compares ints and floats so.
+            raise TripyException(
+                f"Tensor: a value does not fit {kind}.",
+                got=f"values from {least} to {most}",
+                expected=f"{low} to {high}",
+            )
     if target is torch.float8_e4m3fn and array.dtype is not target:
         return to_float8(array)
     return array.to(target)
@@ -203,3 +222,20 @@ def to_numpy(array: torch.Tensor) -> np.ndarray:
 def to_text(array: torch.Tensor, kind: dtypes.dtype, where: device) -> str:
     values = np.array2string(to_numpy(array), separator=", ", precision=4, prefix="tensor(")
     return f"tensor({values},\n       dtype={kind}, device={where}, shape={tuple(array.shape)})"
+
+
+def pack_int4(array: torch.Tensor) -> torch.Tensor:
+    """Two elements to a byte, the first in the low half; one zero is added to an odd number."""
+    flat = array.reshape(-1)
+    if flat.numel() % 2:
+        flat = torch.cat([flat, flat.new_zeros(1)])
+    low, high = flat.view(torch.uint8)[0::2], flat.view(torch.uint8)[1::2]
+    return (low & 15) | (high << 4)
+
+
+def unpack_int4(packed: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """The reverse: int8 elements of the given shape."""
+    # Shifting left and back as signed bytes extends the sign of each half.
+    low = (packed << 4).view(torch.int8) >> 4
+    high = packed.view(torch.int8) >> 4
+    return torch.stack([low, high], -1).reshape(-1)[: math.prod(shape)].reshape(tuple(shape))

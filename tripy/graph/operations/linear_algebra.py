@@ -30,9 +30,7 @@ def _normalized(ctx: Inference) -> Shape:
     if not weight or len(weight) > len(shape):
         raise ctx.fail("the weight's rank does not fit.", expected="1 to the input's rank")
     for own, other in zip(shape[len(shape) - len(weight) :], weight):
-        ctx.equal(
-            own, other, "the weight's shape does not fit.", "the input's trailing dimensions"
-        )
+        ctx.equal(own, other, "the weight's shape does not fit.", "the input's trailing dimensions")
     if ctx.has(2) and ctx.shape(2) != weight:
         raise ctx.fail("weight and bias have different shapes.")
     return shape
@@ -77,13 +75,13 @@ def _attention(ctx: Inference) -> Shape:
     return (*query[:3], value[3])
 
 
-@operation(
-    "kv_cache_update", "cache: T, update: T, write_indices: I -> T", T=FLOATS, I=(int32,)
-)
+@operation("kv_cache_update", "cache: T, update: T, write_indices: I -> T", T=FLOATS, I=(int32,))
 def _cache_update(ctx: Inference) -> Shape:
     cache, update, index = ctx.shape(0), ctx.shape(1), ctx.shape(2)
     if len(cache) != 4 or len(update) != 4:
-        raise ctx.fail("a rank is not 4.", expected="cache [b, h, capacity, d], update [b, h, n, d]")
+        raise ctx.fail(
+            "a rank is not 4.", expected="cache [b, h, capacity, d], update [b, h, n, d]"
+        )
     for axis, name in ((0, "batches"), (1, "heads"), (3, "head sizes")):
         ctx.equal(cache[axis], update[axis], f"cache and update have different {name}.")
     if len(index) != 1:
@@ -105,5 +103,7 @@ def _rotary(ctx: Inference) -> Shape:
     for position, name in ((1, "cos"), (2, "sin")):
         angle = ctx.shape(position)
         if len(angle) > len(half) or ctx.broadcast(angle, half) != half:
-            raise ctx.fail(f"the shape of {name} does not fit.", expected=f"broadcastable to {half}")
+            raise ctx.fail(
+                f"the shape of {name} does not fit.", expected=f"broadcastable to {half}"
+            )
     return shape

@@ -100,7 +100,10 @@ def _concatenate(ctx: Inference) -> Shape:
                 result[d] = result[d] + size
             else:
                 result[d] = ctx.equal(
-                    result[d], size, "the shapes differ.", f"equal sizes in all but dimension {axis}"
+                    result[d],
+                    size,
+                    "the shapes differ.",
+                    f"equal sizes in all but dimension {axis}",
                 )
     return tuple(result)
 

@@ -1,7 +1,8 @@
 """Schemas of quantize, dequantize and dynamic_quantize.
 
 How a scale applies is told by its rank: 0-D to the whole tensor, 1-D along ``dim``, 2-D to blocks
-of a matrix along its first or its second dimension.
+of a matrix along its first or its second dimension. A scale of the input's rank whose last size is
+1 applies to rows, as dynamic_quantize makes it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,18 @@ def block_axis(shape: Shape, scale: Shape) -> Optional[int]:
 
 
 def _divides(blocks: Dim, size: Dim) -> bool:
+    if blocks == 1:
+        return True
     return isinstance(blocks, int) and isinstance(size, int) and size % blocks == 0
+
+
+def _is_one_a_row(ctx: Inference, shape: Shape, scale: Shape) -> bool:
+    """Whether a scale has the input's shape but for a last dimension of 1."""
+    if not scale or len(scale) != len(shape) or scale[-1] != 1:
+        return False
+    for own, other in zip(shape[:-1], scale[:-1]):
+        ctx.equal(other, own, "there is not one scale for each row.", f"{(*shape[:-1], 1)}")
+    return True
 
 
 def _check_scale(ctx: Inference) -> Shape:
@@ -45,20 +57,23 @@ def _check_scale(ctx: Inference) -> Shape:
             "there is not one scale for each channel.",
             f"a scale of shape ({shape[axis]},) for dim={dim}",
         )
-    elif len(scale) == 2 and len(shape) == 2:
-        if block_axis(shape, scale) is None:
-            raise ctx.fail(
-                "the scale does not cut the input into blocks.",
-                expected=f"a scale [A, {shape[1]}] with A dividing {shape[0]}, "
-                f"or [{shape[0]}, B] with B dividing {shape[1]}",
-            )
-    elif scale:
+        return shape
+    if not scale or (len(scale) == len(shape) == 2 and block_axis(shape, scale) is not None):
+        return shape
+    if _is_one_a_row(ctx, shape, scale):
+        return shape
+    if len(scale) == len(shape) == 2:
         raise ctx.fail(
-            "the scale's shape does not fit.",
-            expected="a scale of rank 0; rank 1 with dim; or rank 2 for an input of rank 2",
-            hint="dim=... for one scale a channel" if len(scale) == 1 else None,
+            "the scale does not cut the input into blocks.",
+            expected=f"a scale [A, {shape[1]}] with A dividing {shape[0]}, "
+            f"or [{shape[0]}, B] with B dividing {shape[1]}",
         )
-    return shape
+    raise ctx.fail(
+        "the scale's shape does not fit.",
+        expected="a scale of rank 0; rank 1 with dim; rank 2 for an input of rank 2; or one of "
+        "the input's shape with a last size of 1",
+        hint="dim=... for one scale a channel" if len(scale) == 1 else None,
+    )
 
 
 operation("quantize", "input: T, scale: T -> @dtype", T=FLOATS)(_check_scale)

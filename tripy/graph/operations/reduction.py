@@ -12,6 +12,8 @@ def reduced_axes(ctx: Inference) -> tuple[int, ...]:
     if dim is None:
         return tuple(range(ctx.rank()))
     axes = tuple(ctx.axis(d) for d in (dim if isinstance(dim, tuple) else (dim,)))
+    if not axes:
+        raise ctx.fail("no dimension is named.", got="dim=()", expected="one or more, or None")
     if len(set(axes)) != len(axes):
         raise ctx.fail("a dimension is named twice.", got=f"dim={dim}", expected="each once")
     return axes
@@ -46,6 +48,8 @@ for _name in ("argmax", "argmin"):
 def _topk(ctx: Inference) -> list[Shape]:
     """Attributes k and dim: the k largest, in descending order."""
     axis, k, shape = ctx.axis(ctx.attrs["dim"]), ctx.attrs["k"], ctx.shape()
+    if k < 0:
+        raise ctx.fail("k is negative.", got=f"k={k}", expected=f"0 <= k <= {shape[axis]}")
     ctx.at_most(k, shape[axis], "k is larger than the dimension.", f"k <= {shape[axis]}")
     result = (*shape[:axis], k, *shape[axis + 1 :])
     return [result, result]

@@ -28,9 +28,8 @@ def _iota(attrs: Attrs) -> T:
     line = line * attrs["step"] + attrs["start"]
     if dtype is dtypes.bool:
         line = line != 0
-    elif dtype in dtypes.QUANTIZED and dtype is not dtypes.int8:
+    else:
         line = cast({"dtype": dtype}, line)
-    line = line.to(TORCH_TYPES[dtype])
     view = [1] * len(shape)
     view[dim] = shape[dim]
     return line.view(view).expand(shape)
@@ -38,3 +37,9 @@ def _iota(attrs: Attrs) -> T:
 
 LOWERINGS["tril"] = lambda attrs, x: torch.tril(x, attrs["diagonal"])
 LOWERINGS["triu"] = lambda attrs, x: torch.triu(x, attrs["diagonal"])
+
+
+@lowering("dimension")
+def _dimension(attrs: Attrs) -> T:
+    """Only in compiled programs, where the size is known by now."""
+    return torch.tensor(attrs["size"], dtype=torch.int32, device=torch_device(attrs["where"]))

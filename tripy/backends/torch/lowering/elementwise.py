@@ -23,6 +23,25 @@ def _through_int(function: Callable) -> Callable:
     return run
 
 
+def _whole_division(function: Callable) -> Callable:
+    """Division of integers, without the two cases that the CPU's instruction traps on."""
+
+    def run(lhs: T, rhs: T) -> T:
+        if lhs.dtype.is_floating_point or lhs.device.type != "cpu":
+            return function(lhs, rhs)
+        if not rhs.all() and lhs.numel():
+            raise ZeroDivisionError("an integer was divided by zero")
+        negated = rhs == -1
+        if not negated.any():
+            return function(lhs, rhs)
+        # The smallest integer over -1 is one too large: the instruction kills the process. By
+        # two's complement the quotient is the negative, which wraps, and nothing remains.
+        whole = 0 if function is torch.remainder else -lhs
+        return torch.where(negated, whole, function(lhs, rhs.masked_fill(negated, 1)))
+
+    return run
+
+
 def _divide(lhs: T, rhs: T) -> T:
     """Integers divide towards zero, as hardware and TensorRT do; floor division is its own."""
     if lhs.dtype.is_floating_point:
@@ -34,9 +53,9 @@ LOWERINGS |= {
     "add": _through_int(torch.add),
     "sub": _through_int(torch.sub),
     "mul": _through_int(torch.mul),
-    "div": _through_int(_divide),
-    "floordiv": _through_int(torch.floor_divide),
-    "mod": _through_int(torch.remainder),
+    "div": _through_int(_whole_division(_divide)),
+    "floordiv": _through_int(_whole_division(torch.floor_divide)),
+    "mod": _through_int(_whole_division(torch.remainder)),
     "maximum": _through_int(torch.maximum),
     "minimum": _through_int(torch.minimum),
 }

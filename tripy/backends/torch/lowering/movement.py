@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from tripy.backends.torch.lowering.table import LOWERINGS, Attrs, T
-from tripy.errors import TripyException
 
 
 def _moved(function: Callable) -> Callable:
@@ -27,9 +26,7 @@ def _moved(function: Callable) -> Callable:
 
 
 def _slice(attrs: Attrs, x: T) -> T:
-    for dim, (start, size, step) in enumerate(
-        zip(attrs["starts"], attrs["sizes"], attrs["steps"])
-    ):
+    for dim, (start, size, step) in enumerate(zip(attrs["starts"], attrs["sizes"], attrs["steps"])):
         if size == 0:
             x = x.narrow(dim, 0, 0)
         elif step > 0:
@@ -53,10 +50,10 @@ def _wrapped(index: T, size: int) -> T:
         return torch.where(index < 0, index + size, index)
     low, high = (int(v) for v in index.aminmax())
     if low < -size or high >= size:
-        raise TripyException(
-            "gather: an index is out of range.",
-            got=f"indices from {low} to {high}",
-            expected=f"{-size} to {size - 1}",
+        # The executor makes it an error that shows the line that recorded the node.
+        raise IndexError(
+            f"an index is out of range: {low if low < -size else high} is not in "
+            f"{-size} to {size - 1}."
         )
     return torch.where(index < 0, index + size, index) if low < 0 else index
 

@@ -29,7 +29,10 @@ def aligned_scale(scale: T, shape: torch.Size, dim: Optional[int]) -> T:
 
 @lowering("quantize")
 def _quantize(attrs: Attrs, x: T, scale: T) -> T:
-    return rounded(x / aligned_scale(scale, x.shape, attrs["dim"]), attrs["dtype"])
+    # In float32 the quotient of two 16-bit numbers falls on a half only where it is one, so that
+    # the result is the exact quotient's; in bfloat16 it would be rounded twice.
+    scale = aligned_scale(scale, x.shape, attrs["dim"]).float()
+    return rounded(x.float() / scale, attrs["dtype"])
 
 
 def rounded(x: T, dtype: dtypes.dtype) -> T:
@@ -48,8 +51,12 @@ def _dequantize(attrs: Attrs, q: T, scale: T) -> T:
 @lowering("dynamic_quantize")
 def _dynamic_quantize(attrs: Attrs, x: T) -> tuple[T, T]:
     high = dtypes.QUANTIZED_RANGE[attrs["dtype"]][1]
-    amax = x.abs().amax() if attrs["dim"] is None else x.abs().amax(-1, keepdim=True)
+    rows = x.reshape(-1) if attrs["dim"] is None else x
+    if rows.shape[-1]:
+        amax = rows.abs().amax(-1, keepdim=attrs["dim"] is not None)
+    else:
+        amax = x.new_zeros(() if attrs["dim"] is None else (*x.shape[:-1], 1))
     # All zeros would give a scale of zero: any scale represents them, the smallest normal
     # number is positive in every type.
     scale = (amax.float() / high).clamp(min=torch.finfo(x.dtype).tiny).to(x.dtype)
-    return rounded(x / scale, attrs["dtype"]), scale
+    return rounded(x.float() / scale.float(), attrs["dtype"]), scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -58,30 +59,24 @@ LOWERINGS |= {
 
 @lowering("var")
 def _var(attrs: Attrs, x: T) -> T:
-    return torch.var(
-        x, attrs["dim"], correction=attrs["correction"], keepdim=attrs["keepdim"]
-    )
+    dim, correction = attrs["dim"], attrs["correction"]
+    axes = range(x.dim()) if dim is None else dim if isinstance(dim, tuple) else (dim,)
+    if math.prod(x.shape[axis] for axis in axes) <= correction:
+        # Not defined. torch gives NaN too where the two are equal, with a warning.
+        return torch.full_like(torch.sum(x, dim, keepdim=attrs["keepdim"]), math.nan)
+    return torch.var(x, dim, correction=correction, keepdim=attrs["keepdim"])
 
 
 def _arg(function: Callable) -> Callable:
+    """torch promises the first of equal elements, and the first NaN before all else."""
+
     def run(attrs: Attrs, x: T) -> T:
-        dim, keepdim = attrs["dim"], attrs["keepdim"]
-        flat = x.reshape(-1) if dim is None else x
-        # torch promises no order among equal elements: numpy's first is found explicitly.
-        axis = 0 if dim is None else dim
-        best = function(flat, axis, keepdim=True)
-        hit = flat == best
-        if flat.dtype.is_floating_point:
-            hit |= flat.isnan()
-        index = hit.to(torch.int8).argmax(axis, keepdim=keepdim).to(torch.int32)
-        return index.reshape([1] * x.dim()) if dim is None and keepdim else index.reshape(
-            [] if dim is None else index.shape
-        )
+        return function(x, attrs["dim"], attrs["keepdim"]).to(torch.int32)
 
     return run
 
 
-LOWERINGS |= {"argmax": _arg(torch.amax), "argmin": _arg(torch.amin)}
+LOWERINGS |= {"argmax": _arg(torch.argmax), "argmin": _arg(torch.argmin)}
 
 
 @lowering("topk")
