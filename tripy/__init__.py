@@ -6,6 +6,8 @@ from tripy.dtypes import (
     bfloat16, bool, dtype, float8, float16, float32, floating, int4, int8, int32, int64, integer,
 )  # fmt: skip
 from tripy.errors import TripyException
+from tripy.nn import *  # noqa: F403
+from tripy.nn import __all__ as _modules
 from tripy.ops import *  # noqa: F403
 from tripy.ops import __all__ as _functions
 from tripy.tensor import DimensionSize, Tensor
@@ -15,7 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DimensionSize", "Tensor", "TripyException", "bfloat16", "bool", "config", "device", "dtype",
     "float8", "float16", "float32", "floating", "int4", "int8", "int32", "int64", "integer",
-    "types", *_functions,
+    "types", *_functions, *_modules,
 ]  # fmt: skip
 
 
