@@ -35,6 +35,10 @@ class Location(NamedTuple):
                 return line, line, None, None
         return self.code.co_firstlineno, self.code.co_firstlineno, None, None
 
+    def place(self) -> str:
+        """``file:line``, as compilers write it."""
+        return f"{self.code.co_filename}:{self.span()[0]}"
+
     def describe(self) -> str:
         """File, line, the source text and a caret under the expression."""
         line, end_line, start, end = self.span()
@@ -54,6 +58,21 @@ class Location(NamedTuple):
         number = str(line)
         gutter = " " * len(number)
         return f"{header}\n   {number} | {text.strip()}\n   {gutter} | {carets}"
+
+
+class SavedLocation(NamedTuple):
+    """A place in a program that is not here any more: what a saved file remembers of it."""
+
+    text: str
+    description: str
+
+    def place(self) -> str:
+        """``file:line``."""
+        return self.text
+
+    def describe(self) -> str:
+        """File, line, the source text and a caret, as they were when the file was saved."""
+        return self.description
 
 
 def user_location() -> Optional[Location]:

@@ -1,0 +1,235 @@
+"""A graph as a list of steps over slots, run in order.
+
+Everything that can be decided once is decided here: the kernel of each node, with its weights
+packed; the slots that hold values; when a value is last read, so that its memory goes back at once;
+and which cache updates may write in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Optional, final
+
+import torch
+
+from tripy.backends.base import Program, ReportRow
+from tripy.backends.torch.kernels import KERNELS, Kernel, PackedWeight
+from tripy.backends.torch.lowering import LOWERINGS
+from tripy.backends.torch.lowering.linear_algebra import write_cache
+from tripy.errors import TripyException
+from tripy.graph import Graph, Node, Value, dims
+
+# Operations whose result may share memory with their input.
+_VIEWS = {"reshape", "permute", "expand", "slice", "split", "cast"}
+# Sets of dynamic sizes whose attributes are kept worked out.
+_CACHED_SIZES = 1024
+
+
+class _Step:
+    """One node, ready to run."""
+
+    __slots__ = ("attrs", "frees", "function", "inputs", "node", "outputs")
+
+    def __init__(self, node: Node, function: Callable, attrs: Optional[dict[str, Any]]) -> None:
+        self.node, self.function, self.attrs = node, function, attrs
+        self.inputs: list[int] = []
+        self.outputs: list[int] = []
+        self.frees: tuple[int, ...] = ()
+
+
+@final
+class TorchProgram(Program):
+    """Runs a rewritten graph on torch tensors."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._rows: list[ReportRow] = []
+        self._kernels: dict[Node, Kernel] = {}
+        nodes = graph.nodes()
+        in_place = _in_place_updates(graph, nodes)
+        self._steps = [self._step(node, node in in_place) for node in nodes]
+        self._dynamic = [
+            i
+            for i, step in enumerate(self._steps)
+            if step.attrs is not None and any(map(_is_dynamic, step.attrs.values()))
+        ]
+        self._resolved: dict[tuple, list] = {}
+        self._plan()
+
+    def _step(self, node: Node, in_place: bool) -> _Step:
+        if node.op in KERNELS:
+            kernel = KERNELS[node.op](node)
+            self._kernels[node] = kernel
+            self._rows.append(kernel.row)
+            return _Step(node, kernel.function, None)
+        if node.op == "kv_cache_update":
+            kind = "written in place" if in_place else "copied"
+            reason = "" if in_place else "the cache is no argument, or is read afterwards"
+            self._rows.append(ReportRow(_name(node), node.op, kind, reason, 0))
+            if in_place:
+                return _Step(node, lambda attrs, *inputs: write_cache(*inputs), node.attrs)
+        if node.op in ("quantize", "dequantize", "dynamic_quantize"):
+            self._rows.append(
+                ReportRow(_name(node), node.op, "torch, by itself", _why_alone(node), 0)
+            )
+        return _Step(node, LOWERINGS[node.op], node.attrs)
+
+    def _plan(self) -> None:
+        """Give every value a slot, and find each value's last use."""
+        slots: dict[Value, int] = {}
+
+        def slot(value: Optional[Value]) -> int:
+            if value is None:
+                return 0  # Slot 0 always holds None.
+            if value not in slots:
+                slots[value] = len(slots) + 1
+            return slots[value]
+
+        self._input_slots = [slot(value) for value in self._graph.inputs]
+        last: dict[int, _Step] = {}
+        for step in self._steps:
+            kernel = self._kernels.get(step.node)
+            inputs = step.node.inputs if kernel is None else kernel.inputs
+            step.inputs = [slot(value) for value in inputs]
+            step.outputs = [slot(value) for value in step.node.outputs]
+            for number in step.inputs + step.outputs:
+                last[number] = step
+        self._output_slots = [slot(value) for value in self._graph.outputs]
+        self._template: list[Any] = [None] * (len(slots) + 1)
+        kept = {0, *self._output_slots}
+        for value, number in slots.items():
+            if value.data is not None:
+                self._template[number] = value.data
+                kept.add(number)
+        frees: dict[int, list[int]] = {}
+        for number, step in last.items():
+            if number not in kept:
+                frees.setdefault(id(step), []).append(number)
+        for step in self._steps:
+            step.frees = tuple(frees.get(id(step), ()))
+
+    def run(self, arguments: Sequence[Any], sizes: Mapping[str, int]) -> list[Any]:
+        attributes = self._attributes(sizes) if self._dynamic else None
+        slots = self._template.copy()
+        for number, argument in zip(self._input_slots, arguments):
+            slots[number] = argument
+        for position, step in enumerate(self._steps):
+            inputs = [slots[number] for number in step.inputs]
+            try:
+                if step.attrs is None:
+                    result = step.function(*inputs)
+                elif attributes is None or position not in attributes:
+                    result = step.function(step.attrs, *inputs)
+                else:
+                    result = step.function(attributes[position], *inputs)
+            except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:
+                raise self._failure(step.node, error) from error
+            if isinstance(result, tuple):
+                for number, item in zip(step.outputs, result):
+                    slots[number] = item
+            else:
+                slots[step.outputs[0]] = result
+            for number in step.frees:
+                slots[number] = None
+        return [slots[number] for number in self._output_slots]
+
+    def _failure(self, node: Node, error: Exception) -> TripyException:
+        return TripyException(
+            f"{node.op}: {str(error).splitlines()[0]}",
+            got=", ".join(v.type_text for v in node.inputs if v is not None),
+            location=node.location,
+        )
+
+    def _attributes(self, sizes: Mapping[str, int]) -> dict[int, dict[str, Any]]:
+        """The attributes of nodes that depend on dynamic sizes, worked out for these."""
+        key = tuple(sizes.values())
+        found = self._resolved.get(key)
+        if found is None:
+            if len(self._resolved) >= _CACHED_SIZES:
+                self._resolved.clear()
+            known: dict[dims.Expr, int] = {}
+
+            def resolve(attribute: Any) -> Any:
+                if isinstance(attribute, dims.Expr):
+                    if attribute not in known:
+                        known[attribute] = dims.evaluate(attribute, sizes)
+                    return known[attribute]
+                if isinstance(attribute, tuple):
+                    return tuple(resolve(item) for item in attribute)
+                return attribute
+
+            found = {}
+            for position in self._dynamic:
+                attrs = self._steps[position].attrs or {}
+                found[position] = {name: resolve(value) for name, value in attrs.items()}
+            self._resolved[key] = found  # type: ignore[assignment]
+        return found  # type: ignore[return-value]
+
+    def report(self) -> list[ReportRow]:
+        return self._rows
+
+    def portable_graph(self) -> Graph:
+        return self._graph
+
+    def constant(self, value: Value) -> torch.Tensor:
+        data = value.data
+        return data.unpack() if isinstance(data, PackedWeight) else data
+
+
+def _is_dynamic(attribute: Any) -> bool:
+    if isinstance(attribute, tuple):
+        return any(map(_is_dynamic, attribute))
+    return isinstance(attribute, dims.Expr)
+
+
+def _name(node: Node) -> str:
+    return node.output.name or (node.location.place() if node.location else node.op)
+
+
+def _why_alone(node: Node) -> str:
+    if node.op == "dequantize":
+        return "what reads it has no quantized kernel"
+    source = node.inputs[0].node if node.inputs[0] is not None else None
+    maker = source.op if source is not None else "an input"
+    return f"follows {maker}, not a quantized layer that could round its own result"
+
+
+def _in_place_updates(graph: Graph, nodes: list[Node]) -> set[Node]:
+    """Cache updates whose cache is an argument that nobody reads afterwards."""
+    order = {node: i for i, node in enumerate(nodes)}
+    uses = graph.uses()
+    chosen: set[Node] = set()
+    for node in nodes:
+        if node.op != "kv_cache_update":
+            continue
+        cache = node.inputs[0]
+        assert cache is not None
+        owned = cache in graph.inputs or (cache.node in chosen)
+        if owned and not _read_later(cache, node, order, uses, set(graph.outputs)):
+            chosen.add(node)
+    return chosen
+
+
+def _read_later(
+    value: Value,
+    writer: Node,
+    order: dict[Node, int],
+    uses: dict[Value, list[Node]],
+    outputs: set[Value],
+) -> bool:
+    """Whether a value, or a view of its memory, is read after a node or returned."""
+    stack = [value]
+    while stack:
+        current = stack.pop()
+        if current in outputs:
+            return True
+        for user in uses.get(current, []):
+            if user is writer:
+                if user.inputs.count(current) > 1:
+                    return True
+                continue
+            if order[user] > order[writer]:
+                return True
+            if user.op in _VIEWS:
+                stack += user.outputs
+    return False

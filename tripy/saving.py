@@ -1,0 +1,189 @@
+"""Files of compiled functions: safetensors whose metadata holds the program as JSON.
+
+The format (version 1): metadata ``tripy_format`` "1", ``program`` the JSON, ``program_digest`` and
+``tensor_digests`` BLAKE2 checksums. Tensors are named by their number among the graph's constants;
+int4 is packed two to a byte, the first element in the low half.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+import safetensors
+import safetensors.torch
+import torch
+
+from tripy import dtypes
+from tripy.backends.torch import storage
+from tripy.backends.torch.backend import TORCH
+from tripy.device import device as Device
+from tripy.errors import TripyException
+from tripy.graph.serialize import graph_from_json, graph_to_json
+from tripy.input_info import DimensionInputInfo, InputInfo, NamedDimension
+from tripy.structure import structure_from_json
+
+if TYPE_CHECKING:
+    from tripy.executable import Executable
+
+FORMAT = "1"
+
+
+def _digest(data: Any) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _bytes(tensor: torch.Tensor) -> Any:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def save(executable: Executable, path: Union[str, os.PathLike]) -> None:
+    """Write a file under a temporary name, then give it its own."""
+    program = executable._program
+    graph, constants = graph_to_json(program.portable_graph())
+    tensors: dict[str, torch.Tensor] = {}
+    digests: dict[str, str] = {}
+    stored: dict[tuple, str] = {}
+    for number, value in enumerate(constants):
+        tensor = program.constant(value).cpu()
+        if value.dtype is dtypes.int4:
+            tensor = storage.pack_int4(tensor)
+        digest = _digest(_bytes(tensor))
+        key = (digest, tensor.dtype, tuple(tensor.shape))
+        graph["constants"][number]["tensor"] = stored.setdefault(key, str(number))
+        if stored[key] == str(number):
+            # Own memory: constants may be views of one another, which the format has no word for.
+            tensors[str(number)] = tensor.clone(memory_format=torch.contiguous_format)
+            digests[str(number)] = digest
+    text = json.dumps(
+        {
+            "graph": graph,
+            "device": executable.device.kind,
+            "backend": "torch",
+            "parameters": [
+                [p.name, p.kind.name] for p in executable.__signature__.parameters.values()
+            ],
+            "arguments": {n: s.to_json() for n, s in executable._structures.items()},
+            "result": executable._result.to_json(),
+            "inputs": {path: _info_to_json(i) for path, i in executable.input_infos.items()},
+        }
+    )
+    metadata = {
+        "tripy_format": FORMAT,
+        "program": text,
+        "program_digest": _digest(text.encode()),
+        "tensor_digests": json.dumps(digests),
+    }
+    target = Path(path)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name + ".")
+        os.close(handle)
+    except OSError as error:
+        raise TripyException(
+            "Executable.save: the file cannot be written.", got=f"{path}: {error.strerror}",
+            expected="a path in a folder that exists and may be written to",
+        ) from error  # fmt: skip
+    try:
+        safetensors.torch.save_file(tensors, temporary, metadata)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _info_to_json(info: Union[InputInfo, DimensionInputInfo]) -> Any:
+    if isinstance(info, DimensionInputInfo):
+        return {"bounds": list(info.value_bounds)}
+    shape = [[info.dimension_names.get(i), *bounds] for i, bounds in enumerate(info.shape_bounds)]
+    return {"shape": shape, "dtype": info.dtype.name}
+
+
+def _info_from_json(data: Any) -> Union[InputInfo, DimensionInputInfo]:
+    if "bounds" in data:
+        return DimensionInputInfo(tuple(data["bounds"]))
+    shape = [tuple(b) if name is None else NamedDimension(name, *b) for name, *b in data["shape"]]
+    return InputInfo(shape, dtypes.BY_NAME[data["dtype"]])
+
+
+def _refused(path: Any, why: str, hint: Optional[str] = None) -> TripyException:
+    return TripyException(
+        f"Executable.load: {why}.",
+        got=str(path),
+        expected=f"a file written by Executable.save, format {FORMAT}",
+        hint=hint,
+    )
+
+
+def load(cls: type[Executable], path: Union[str, os.PathLike], where: Optional[Device]) -> Any:
+    """Read, check and prepare a program."""
+    start = time.perf_counter()
+    if not os.path.isfile(path):
+        raise _refused(path, "there is no such file")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return _load(cls, file, path, where, start)
+    except safetensors.SafetensorError as error:
+        raise _refused(path, f"the file is damaged or not tripy's ({error})") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise _refused(path, f"the program in the file makes no sense ({error!r})") from error
+
+
+def _load(
+    cls: type[Executable], file: Any, path: Any, where: Optional[Device], start: float
+) -> Any:
+    metadata = file.metadata() or {}
+    if "tripy_format" not in metadata:
+        raise _refused(path, "the file is not a compiled function of tripy's")
+    if metadata["tripy_format"] != FORMAT:
+        raise _refused(
+            path,
+            f"the file has format {metadata['tripy_format']}",
+            "compile and save again with this version of tripy",
+        )
+    if _digest(metadata["program"].encode()) != metadata["program_digest"]:
+        raise _refused(path, "the program in the file was altered")
+    program, digests = json.loads(metadata["program"]), json.loads(metadata["tensor_digests"])
+    kind = program["device"]
+    where = where or Device(kind)
+    if where.kind != kind:
+        raise _refused(path, f"the program was compiled for the {kind}, not for {where}")
+    reason = TORCH.unusable(where)
+    if reason is not None:
+        raise _refused(path, f"the program cannot run on {where}: {reason}")
+    graph_json = program["graph"]
+
+    def constant(number: int, dtype: dtypes.dtype) -> torch.Tensor:
+        saved = graph_json["constants"][number]
+        name, shape = saved["tensor"], saved["shape"]
+        tensor = file.get_tensor(name)
+        if _digest(_bytes(tensor)) != digests[name]:
+            raise _refused(path, f"constant {name} in the file is damaged")
+        if dtype is dtypes.int4:
+            tensor = storage.unpack_int4(tensor, shape)
+        if list(tensor.shape) != shape or tensor.dtype is not storage.TORCH_TYPES[dtype]:
+            raise _refused(path, f"constant {name} in the file has another shape or type")
+        # A copy: the file's pages are let go of as soon as it is closed.
+        return tensor.to(storage.torch_device(where), copy=True)
+
+    graph = graph_from_json(graph_json, where, constant)
+    prepared = TORCH.load(graph, where)
+    parameters = [
+        inspect.Parameter(name, getattr(inspect._ParameterKind, kind))
+        for name, kind in program["parameters"]
+    ]
+    return cls(
+        prepared,
+        where,
+        inspect.Signature(parameters),
+        {name: structure_from_json(s) for name, s in program["arguments"].items()},
+        {name: _info_from_json(info) for name, info in program["inputs"].items()},
+        structure_from_json(program["result"]),
+        backend=f"torch on {where}: as saved in {os.path.basename(path)}",
+        compile_seconds=time.perf_counter() - start,
+    )
