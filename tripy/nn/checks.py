@@ -75,5 +75,11 @@ def layer_input(
         )
 
 
+def channels_input(layer: str, x: Any, dtype: dtypes.dtype, channels: int, rank: int) -> None:
+    """Require a tensor [batch, channels, ...] of the layer's data type and at least that rank."""
+    text = f"[batch, {channels}, ...]: {channels} channels, rank {rank} or more"
+    layer_input(layer, x, dtype, 1, channels, rank, text)
+
+
 def _shape_text(shape: tuple) -> str:
     return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
