@@ -45,6 +45,7 @@ def layer_input(
     expected: int,
     rank: int = 1,
     what: Optional[str] = None,
+    exact: bool = False,
 ) -> None:
     """Require a tensor of the layer's data type with ``expected`` elements along ``dim``.
 
@@ -62,7 +63,7 @@ def layer_input(
             hint=f"tp.cast(input, tp.{dtype})",
             tensors=[("the input", x)],
         )
-    fits = len(value.shape) >= rank
+    fits = len(value.shape) == rank or (len(value.shape) > rank and not exact)
     if fits:
         low, high = dims.bounds(value.shape[dim])
         fits = low <= expected <= high
@@ -75,10 +76,12 @@ def layer_input(
         )
 
 
-def channels_input(layer: str, x: Any, dtype: dtypes.dtype, channels: int, rank: int) -> None:
-    """Require a tensor [batch, channels, ...] of the layer's data type and at least that rank."""
-    text = f"[batch, {channels}, ...]: {channels} channels, rank {rank} or more"
-    layer_input(layer, x, dtype, 1, channels, rank, text)
+def channels_input(
+    layer: str, x: Any, dtype: dtypes.dtype, channels: int, rank: int, exact: bool = False
+) -> None:
+    """Require [batch, channels, ...] of the layer's data type, of that rank or at least that."""
+    text = f"[batch, {channels}, ...]: {channels} channels, rank {rank}"
+    layer_input(layer, x, dtype, 1, channels, rank, text + ("" if exact else " or more"), exact)
 
 
 def _shape_text(shape: tuple) -> str:

@@ -1,6 +1,7 @@
 """The schemas of all operations, one family a file."""
 
 from tripy.graph.operations import (
+    convolution,
     create,
     elementwise,
     fused,
@@ -11,5 +12,6 @@ from tripy.graph.operations import (
 )
 
 __all__ = [
-    "create", "elementwise", "fused", "linear_algebra", "movement", "quantization", "reduction",
+    "convolution", "create", "elementwise", "fused", "linear_algebra", "movement", "quantization",
+    "reduction",
 ]  # fmt: skip

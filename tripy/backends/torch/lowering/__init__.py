@@ -1,6 +1,7 @@
 """How each operation runs on torch tensors."""
 
 from tripy.backends.torch.lowering import (
+    convolution,
     create,
     elementwise,
     linear_algebra,
@@ -11,5 +12,6 @@ from tripy.backends.torch.lowering import (
 from tripy.backends.torch.lowering.table import LOWERINGS
 
 __all__ = [
-    "LOWERINGS", "create", "elementwise", "linear_algebra", "movement", "quantization", "reduction",
+    "LOWERINGS", "convolution", "create", "elementwise", "linear_algebra", "movement",
+    "quantization", "reduction",
 ]  # fmt: skip
