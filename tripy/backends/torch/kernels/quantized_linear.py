@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from collections.abc import Callable
+from typing import Any, NamedTuple, Optional
 
 import torch
 import torch.nn.functional as F
 
+from tripy import dtypes
 from tripy.backends.base import ReportRow
-from tripy.backends.torch.kernels.base import Kernel, node_name
+from tripy.backends.torch.kernels import cpu_bfloat16
+from tripy.backends.torch.kernels.base import Kernel, PackedWeight, node_name, pack_weight
+from tripy.backends.torch.kernels.cpu_int8 import (
+    DigitsInt8,
+    Int8Weight,
+    StaticInt8,
+    int8_products_are_exact,
+    integer_product,
+)
+from tripy.backends.torch.kernels.expanded import Expanded, Int4Weight, PlainWeight
 from tripy.backends.torch.lowering.quantization import aligned_scale, rounded
+from tripy.backends.torch.storage import TORCH_TYPES
 from tripy.graph import Node
 
 T = torch.Tensor
+_NO_VNNI = "this processor's int8 products saturate (no VNNI or AMX instructions)"
 
 
 def activate(x: T, activation: Optional[str]) -> T:
@@ -26,20 +39,191 @@ def activate(x: T, activation: Optional[str]) -> T:
     return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
-def reference(
-    attrs: dict[str, Any], x: T, weight: T, w_scale: T, x_scale: Optional[T],
-    bias: Optional[T], out_scale: Optional[T],
-) -> T:  # fmt: skip
-    """The unfused operations, one after the other."""
-    if x_scale is not None:
-        x = x.to(x_scale.dtype) * x_scale
-    expanded = weight.to(w_scale.dtype) * aligned_scale(w_scale, weight.shape, attrs["dim"])
-    result = activate(F.linear(x, expanded, bias), attrs["activation"])
-    return result if out_scale is None else rounded(result / out_scale, attrs["dtype"])
+class _Layer(NamedTuple):
+    """A node's parts: constants as tensors, None where there is none or it is not constant."""
+
+    node: Node
+    w_scale: T
+    x_scale: Optional[T]
+    bias: Optional[T]
+    out_scale: Optional[T]
+
+    @property
+    def dim(self) -> Optional[int]:
+        return self.node.attrs["dim"]
+
+    @property
+    def activation(self) -> Optional[str]:
+        return self.node.attrs["activation"]
+
+    @property
+    def kind(self) -> dtypes.dtype:
+        """The weight's data type."""
+        return self.node.inputs[1].dtype  # type: ignore[union-attr]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The result's data type."""
+        return TORCH_TYPES[self.node.attrs["dtype"]]
+
+    @property
+    def channel_scale(self) -> bool:
+        """Whether the weight has one scale, or one for each output."""
+        return self.w_scale.dim() == 0 or self.dim == 0
+
+    def pack(self, layout: type) -> Any:
+        return pack_weight(self.node, 1, f"{__name__}.{layout.__name__}", layout)
 
 
 def quantized_linear(node: Node) -> Kernel:
-    """Choose a kernel by data types, scales and the processor."""
-    attrs = node.attrs
-    row = ReportRow(node_name(node), node.op, "torch, dequantized", "no kernel", 0)
-    return Kernel(lambda *inputs: reference(attrs, *inputs), node.inputs, row)
+    """Choose a kernel by data types, scales and processor, and pack the weight for it."""
+    weight, w_scale, x_scale, bias, out_scale = node.inputs[1:]
+    parts = [w_scale, x_scale, bias, out_scale]
+    if any(v is not None and v.data is None for v in [weight, *parts]):
+        return _kernel(
+            node, _reference(node.attrs), node.inputs, "torch, operation by operation",
+            "a weight, scale or bias is computed at run time",
+        )  # fmt: skip
+    if weight.device.kind != "cpu":  # type: ignore[union-attr]
+        return _kernel(
+            node, _reference(node.attrs), node.inputs, "torch, operation by operation",
+            "there is no quantized kernel for this device yet",
+        )  # fmt: skip
+    layer = _Layer(node, *(None if v is None else v.data for v in parts))
+    choose = _weight_only if layer.x_scale is None else _static
+    function, name, reason = choose(layer)
+    return _kernel(node, function, node.inputs[:1], name, reason)
+
+
+def _kernel(node: Node, function: Callable, inputs: Any, name: str, reason: str) -> Kernel:
+    data = node.inputs[1].data  # type: ignore[union-attr]
+    size = data.nbytes if data is not None else 0
+    activation = node.attrs["activation"]
+    extras = [] if activation is None else [activation]
+    if node.inputs[5] is not None:
+        extras.append(f"→ {node.attrs['dtype']}")
+    name = " ".join([name, *extras])
+    return Kernel(function, inputs, ReportRow(node_name(node), node.op, name, reason, size))
+
+
+def _static(layer: _Layer) -> tuple[Callable, str, str]:
+    """Input and weight are quantized."""
+    assert layer.x_scale is not None
+    if layer.kind is dtypes.int8 and int8_products_are_exact():
+        run = StaticInt8(
+            layer.pack(Int8Weight), layer.w_scale, layer.x_scale.item(), layer.bias,
+            None if layer.out_scale is None else layer.out_scale.item(), layer.activation,
+            layer.dtype,
+        )  # fmt: skip
+        return run, "oneDNN int8 GEMM (int8 x int8, int32 sums)", ""
+    if layer.kind is dtypes.int8:
+        return _integers(layer, layer.pack(PlainWeight)), "float32 GEMM of the integers", _NO_VNNI
+    if layer.kind is dtypes.int4:
+        weight = layer.pack(Int4Weight)
+        return _integers(layer, weight), "float32 GEMM of the integers", (
+            "int8 input with int4 weight has no CPU instruction: the weight is unpacked each time"
+        )
+    weight = layer.pack(PlainWeight)
+    product = Expanded(weight, (layer.w_scale * layer.x_scale).float(), layer.dim, None)
+    return _finish(layer, lambda x: product(x.float())), "float8, emulated in float32", (
+        "the CPU has no float8 instructions"
+    )
+
+
+def _integers(layer: _Layer, weight: Any) -> Callable:
+    scale = (layer.w_scale * layer.x_scale).double()
+    if isinstance(weight, PlainWeight):
+        return _finish(layer, lambda x: (integer_product(x, weight.data) * scale).float())
+    return _finish(layer, lambda x: (integer_product(x, weight.unpack()) * scale).float())
+
+
+def _finish(layer: _Layer, product: Callable[[T], T]) -> Callable[[T], T]:
+    """Bias, activation and rounding after a scaled float32 product."""
+    bias = None if layer.bias is None else layer.bias.float()
+    out_scale = None if layer.out_scale is None else layer.out_scale.float()
+
+    def run(x: T) -> T:
+        result = product(x)
+        if bias is not None:
+            result = result + bias
+        result = activate(result, layer.activation)
+        if out_scale is not None:
+            return rounded(result / out_scale, layer.node.attrs["dtype"])
+        return result.to(layer.dtype)
+
+    return run
+
+
+def _weight_only(layer: _Layer) -> tuple[Callable, str, str]:
+    """Only the weight is quantized; the result has the input's data type."""
+    run, name, reason = _weight_only_product(layer)
+    if layer.activation is None:
+        return run, name, reason
+    return (lambda x: activate(run(x), layer.activation)), name, reason
+
+
+def _weight_only_product(layer: _Layer) -> tuple[Callable, str, str]:
+    blocks = layer.w_scale.dim() == 2
+    if layer.kind is dtypes.int8 and not blocks:
+        if layer.dtype is torch.bfloat16 and layer.channel_scale:
+            run: Callable = cpu_bfloat16.Bfloat16Int8(
+                layer.pack(PlainWeight), layer.w_scale, layer.bias
+            )
+            return run, "int8 weight, bfloat16 GEMM (torch's int8 kernel for few rows)", ""
+        if int8_products_are_exact():
+            run = DigitsInt8(
+                layer.pack(Int8Weight), layer.w_scale, layer.bias, scale_input=layer.dim == 1
+            )
+            return run, "int8 weight, float32 input as three int8 digits (oneDNN int8 GEMM)", ""
+        return _expanded(layer, PlainWeight), "int8 weight expanded, float GEMM", _NO_VNNI
+    if layer.kind is dtypes.int4:
+        tiles = _int4_tiles(layer)
+        if tiles is not None:
+            return tiles, "int4 weight, bfloat16 GEMM (torch's int4 kernel for few rows)", ""
+        return _expanded(layer, Int4Weight), "int4 weight expanded, float GEMM", (
+            "torch has a fast int4 kernel for bfloat16 input only, blocks along the input"
+        )
+    reason = "the CPU has no float8 instructions" if layer.kind is dtypes.float8 else (
+        "one scale a block: there is no int8 kernel for it"
+    )  # fmt: skip
+    return _expanded(layer, PlainWeight), f"{layer.kind} weight expanded, float GEMM", reason
+
+
+def _expanded(layer: _Layer, layout: type) -> Expanded:
+    return Expanded(layer.pack(layout), layer.w_scale, layer.dim, layer.bias)
+
+
+def _int4_tiles(layer: _Layer) -> Optional[Callable]:
+    """torch's int4 kernel, where type, shape and scales fit it."""
+    plain = layer.node.inputs[1].data  # type: ignore[union-attr]
+    if isinstance(plain, PackedWeight):
+        plain = plain.unpack()
+    columns = plain.shape[1]
+    scale = layer.w_scale
+    if layer.channel_scale and columns % 32 == 0:
+        scale = scale.expand(plain.shape[0])[:, None]
+    if layer.dtype is not torch.bfloat16 or scale.dim() != 2 or scale.shape[0] != plain.shape[0]:
+        return None
+    if columns % scale.shape[1] or (columns // scale.shape[1]) % 32:
+        return None
+    if not cpu_bfloat16.tiles_fit(plain):
+        return None
+    return cpu_bfloat16.Bfloat16Int4(layer.pack(cpu_bfloat16.Int4Tiles), scale, layer.bias)
+
+
+def _reference(attrs: dict[str, Any]) -> Callable:
+    """The unfused operations, one after the other."""
+
+    def run(
+        x: T, weight: Any, w_scale: T, x_scale: Optional[T], bias: Optional[T],
+        out_scale: Optional[T],
+    ) -> T:  # fmt: skip
+        if isinstance(weight, PackedWeight):
+            weight = weight.unpack()
+        if x_scale is not None:
+            x = x.to(x_scale.dtype) * x_scale
+        expanded = weight.to(w_scale.dtype) * aligned_scale(w_scale, weight.shape, attrs["dim"])
+        result = activate(F.linear(x, expanded, bias), attrs["activation"])
+        return result if out_scale is None else rounded(result / out_scale, attrs["dtype"])
+
+    return run

@@ -36,11 +36,14 @@ def _quantize(attrs: Attrs, x: T, scale: T) -> T:
 
 
 def rounded(x: T, dtype: dtypes.dtype) -> T:
-    """Values already divided by the scale, in the quantized type: rounded half to even."""
+    """Values already divided by the scale, in the quantized type: rounded half to even.
+
+    The values are overwritten: they are a quotient that nobody else sees.
+    """
     if dtype is dtypes.float8:
         return to_float8(x)
     low, high = dtypes.QUANTIZED_RANGE[dtype]
-    return x.round().clamp(low, high).to(torch.int8)
+    return x.round_().clamp_(low, high).to(torch.int8)
 
 
 @lowering("dequantize")
