@@ -1,14 +1,28 @@
 """tripy: quantized inference with lazy tensors, modules and a compiler."""
 
+import difflib as _difflib
+
 from tripy import config, types
 from tripy.compiler import compile
 from tripy.device import device
 from tripy.dtypes import (
-    bfloat16, bool, dtype, float8, float16, float32, floating, int4, int8, int32, int64, integer,
+    bfloat16,
+    bool,
+    dtype,
+    float8,
+    float16,
+    float32,
+    floating,
+    int4,
+    int8,
+    int32,
+    int64,
+    integer,
 )  # fmt: skip
 from tripy.errors import TripyException
 from tripy.executable import Executable
 from tripy.input_info import Bounds, DimensionInputInfo, InputInfo, NamedDimension
+from tripy.logger import logger
 from tripy.nn import *  # noqa: F403
 from tripy.nn import __all__ as _modules
 from tripy.ops import *  # noqa: F403
@@ -20,15 +34,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bounds", "DimensionInputInfo", "DimensionSize", "Executable", "InputInfo", "NamedDimension",
-    "Stream", "compile", "default_stream", "Tensor", "TripyException", "bfloat16", "bool", "config", "device", "dtype",
-    "float8", "float16", "float32", "floating", "int4", "int8", "int32", "int64", "integer",
-    "types", *_functions, *_modules,
+    "Stream", "Tensor", "TripyException", "bfloat16", "bool", "compile", "config",
+    "default_stream", "device", "dtype", "float8", "float16", "float32", "floating", "int4", "int8",
+    "int32", "int64", "integer", "logger", "types", *_functions, *_modules,
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    import difflib  # noqa: PLC0415  (needed only for the message)
-
-    near = difflib.get_close_matches(name, __all__, n=3)
+    near = _difflib.get_close_matches(name, __all__, n=3)
     hint = f" Did you mean {' or '.join(f'tp.{n}' for n in near)}?" if near else ""
     raise AttributeError(f"tripy has no '{name}'.{hint}")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
+from tripy import config
 from tripy.backends.base import AbstractBackend
 from tripy.backends.torch import storage
 from tripy.backends.torch.backend import TORCH
 from tripy.device import device as Device
 from tripy.errors import TripyException, user_location
 from tripy.executable import Executable
-from tripy.graph import Graph, Value, dims
+from tripy.graph import Graph, Node, Value, dims
 from tripy.input_info import Bounds, DimensionInputInfo, InputInfo
-from tripy.structure import Baked, Leaf, SizeLeaf, Structure, child_path, map_structure
+from tripy.logger import logger
+from tripy.structure import Baked, Leaf, SizeLeaf, Structure, map_structure, nested
 from tripy.tensor import DimensionSize, Tensor, tracing
 
 BACKENDS: dict[str, AbstractBackend] = {"torch": TORCH}
@@ -28,7 +30,7 @@ def compile(
     args: Sequence[Any] = (),
     kwargs: Optional[Mapping[str, Any]] = None,
     backend: str = "auto",
-    device: Optional[Device] = None,
+    device: Union[Device, str, None] = None,
 ) -> Executable:
     """Compile a function or module.
 
@@ -62,45 +64,45 @@ def compile(
         [[2.0, 2.0], [2.0, 2.0], [2.0, 2.0]]
     """
     start = time.perf_counter()
-    if not callable(func):
-        raise TripyException(
-            "compile: func cannot be called.", got=repr(func), expected="a function or a Module"
-        )
-    if not isinstance(optimization_level, int) or not 0 <= optimization_level <= 5:
-        raise TripyException(
-            "compile: the optimization level is out of range.",
-            got=f"optimization_level={optimization_level!r}",
-            expected="an int from 0 to 5",
-        )
-    where = device or storage.default_device()
+    _check_arguments(func, optimization_level, args, kwargs)
+    where = config.default_device if device is None else Device(device)
     chosen, why = _choose(backend, where)
-    signature = inspect.signature(getattr(func, "forward", func))
+    logger.verbose(f"compile: backend {chosen.name} on {where}, {why}")
+    signature = _signature(func)
     try:
         bound = signature.bind(*args, **(kwargs or {}))
     except TypeError as error:
         raise TripyException(
             f"compile: the arguments do not fit the function: {error}.",
             got=f"{len(args)} positional and keyword arguments {sorted(kwargs or {})}",
-            expected=f"{getattr(func, '__name__', type(func).__name__)}{signature}",
+            expected=f"{_name(func)}{signature}",
         ) from None
     inputs = _Inputs(where)
     structures: dict[str, Structure] = {}
+    parameters: list[inspect.Parameter] = []
     with tracing():
         for name, argument in bound.arguments.items():
-            structure = inputs.structure(argument, name)
+            parameter = signature.parameters[name]
+            keywords = parameter.kind is inspect.Parameter.VAR_KEYWORD
+            structure = inputs.structure(argument, "" if keywords else name)
             bound.arguments[name] = map_structure(structure, inputs.stand_in)
-            if structure.has_leaves():
-                structures[name] = structure
+            # What **name has caught are arguments of the compiled function like any others.
+            parts = structure.children if keywords else {name: structure}
+            for key, part in parts.items():
+                if part.has_leaves():
+                    structures[key] = part
+                    parameters.append(_runtime_parameter(parameter, key))
         result = func(*bound.args, **bound.kwargs)
         outputs: list[Value] = []
-        result_structure = _outputs(result, outputs, "the result", where)
-    graph = Graph(inputs.values, outputs).copy()
+        result_structure = _outputs(result, outputs, "result", where)
+    logger.timing(f"recording: {(time.perf_counter() - start) * 1e3:.1f} ms")
+    graph = Graph(inputs.values, outputs).copy(_parameter_names(func))
+    _check_inputs(graph)
     program = chosen.compile(graph, where, optimization_level)
-    kept = [signature.parameters[name] for name in structures]
     return Executable(
         program,
         where,
-        signature.replace(parameters=_without_defaults(kept), return_annotation=signature.empty),
+        inspect.Signature(parameters),
         structures,
         inputs.leaves,
         result_structure,
@@ -109,9 +111,86 @@ def compile(
     )
 
 
-def _without_defaults(parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
-    """Runtime inputs have to be given: what was a default has become an input."""
-    return [p.replace(default=inspect.Parameter.empty) for p in parameters]
+def _name(func: Any) -> str:
+    return getattr(func, "__name__", type(func).__name__)
+
+
+def _check_arguments(func: Any, optimization_level: Any, args: Any, kwargs: Any) -> None:
+    if not callable(func):
+        raise TripyException(
+            "compile: func cannot be called.", got=repr(func), expected="a function or a Module"
+        )
+    is_level = isinstance(optimization_level, int) and not isinstance(optimization_level, bool)
+    if not is_level or not 0 <= optimization_level <= 5:
+        raise TripyException(
+            "compile: the optimization level is out of range.",
+            got=f"optimization_level={optimization_level!r}",
+            expected="an int from 0 to 5",
+        )
+    if not isinstance(args, (list, tuple)):
+        raise TripyException(
+            "compile: args is not a list.",
+            got=f"args={args!r}",
+            expected="a list of the positional arguments, one for each",
+            hint=f"args=[{args!r}]",
+        )
+    if kwargs is not None and not (isinstance(kwargs, Mapping) and all(map(_is_text, kwargs))):
+        raise TripyException(
+            "compile: kwargs is not a dict of arguments by name.",
+            got=f"kwargs={kwargs!r}",
+            expected="a dict from names to arguments",
+        )
+
+
+def _is_text(key: Any) -> bool:
+    return isinstance(key, str)
+
+
+def _signature(func: Callable) -> inspect.Signature:
+    try:
+        return inspect.signature(getattr(func, "forward", func))
+    except ValueError:
+        raise TripyException(
+            "compile: Python does not know the function's arguments.",
+            got=repr(func),
+            expected="a function written in Python, or a Module",
+            hint="a lambda that calls it",
+        ) from None
+
+
+def _parameter_names(func: Any) -> dict[Value, str]:
+    """What a module, or the module that a method belongs to, calls its parameters."""
+    module = func if hasattr(func, "state_dict") else getattr(func, "__self__", None)
+    if not hasattr(module, "state_dict"):
+        return {}
+    names: dict[Value, str] = {}
+    for name, parameter in module.state_dict().items():
+        names.setdefault(parameter._value, name)  # A tied one keeps its first name.
+    return names
+
+
+def _check_inputs(graph: Graph) -> None:
+    """Refuse stand-ins that a function compiled earlier has left in a global or an attribute."""
+    own = set(graph.inputs)
+    readers: list[tuple[Value, Optional[Node]]] = [(value, None) for value in graph.outputs]
+    for node in graph.nodes():
+        readers += [(value, node) for value in node.inputs if value is not None]
+    for value, reader in readers:
+        if value.is_input and value not in own:
+            raise TripyException(
+                "compile: a tensor is an input of another function that was compiled before.",
+                got=f"{value.name}: {value.type_text}",
+                expected="tensors that are arguments of this function, or have values",
+                hint="state is in the arguments: keep no tensor of a call in a global or attribute",
+                location=reader.location if reader is not None else None,
+            )
+
+
+def _runtime_parameter(parameter: inspect.Parameter, name: str) -> inspect.Parameter:
+    """A function's parameter as the compiled one has it: it has to be given, and has no default."""
+    if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)
+    return parameter.replace(default=inspect.Parameter.empty)
 
 
 def _choose(backend: str, where: Device) -> tuple[AbstractBackend, str]:
@@ -120,6 +199,9 @@ def _choose(backend: str, where: Device) -> tuple[AbstractBackend, str]:
             "compile: there is no such backend.",
             got=f"backend={backend!r}",
             expected="one of " + ", ".join(map(repr, ["auto", *BACKENDS])),
+            hint='"torch"; this version has no TensorRT backend yet'
+            if backend == "tensorrt"
+            else None,
         )
     name = "torch" if backend == "auto" else backend
     reason = BACKENDS[name].unusable(where)
@@ -140,7 +222,7 @@ class _Inputs:
         self.where = where
         self.values: list[Value] = []
         self.leaves: dict[str, Any] = {}
-        self._symbols: dict[str, tuple[Bounds, dims.Dim]] = {}
+        self._named: dict[str, Bounds] = {}
 
     def structure(self, argument: Any, path: str) -> Structure:
         """The nesting of an argument, with a leaf for each InputInfo in it."""
@@ -148,30 +230,27 @@ class _Inputs:
             self._add_tensor(argument, path)
             return Leaf(path, len(self.values) - 1)
         if isinstance(argument, DimensionInputInfo):
-            self._symbol(path, argument.value_bounds)
             self.leaves[path] = argument
             return SizeLeaf(path)
         if isinstance(argument, (list, tuple, dict)) and _holds_input(argument):
-            items = argument.items() if isinstance(argument, dict) else enumerate(argument)
-            children = {key: self.structure(v, child_path(path, key)) for key, v in items}
-            return Structure(path, type(argument).__name__, children)
+            return nested(argument, path, self.structure)
         return Baked(path, argument)
 
-    def _symbol(self, name: str, bounds: Bounds) -> dims.Dim:
-        known = self._symbols.get(name)
-        if known is not None and known[0] != bounds:
+    def _named_size(self, name: str, bounds: Bounds) -> dims.Dim:
+        known = self._named.setdefault(name, bounds)
+        if known != bounds:
             raise TripyException(
                 f"compile: the dimension {name!r} has two different bounds.",
-                got=f"{tuple(known[0])} and {tuple(bounds)}",
+                got=f"{tuple(known)} and {tuple(bounds)}",
                 expected="the same NamedDimension everywhere",
             )
-        if known is None:
-            self._symbols[name] = (bounds, dims.symbol(name, *bounds))
-        return self._symbols[name][1]
+        return dims.symbol(name, *bounds)
 
     def _add_tensor(self, info: InputInfo, path: str) -> None:
         shape = tuple(
-            self._symbol(info.dimension_names.get(i, f"{path}.shape[{i}]"), bounds)
+            self._named_size(info.dimension_names[i], bounds)
+            if i in info.dimension_names
+            else dims.symbol(f"{path}.shape[{i}]", *bounds)
             for i, bounds in enumerate(info.shape_bounds)
         )
         value = Value(info.dtype, shape, self.where, name=path, location=user_location())
@@ -183,7 +262,7 @@ class _Inputs:
         if isinstance(leaf, Leaf):
             return Tensor._from_value(self.values[leaf.index])
         if isinstance(leaf, SizeLeaf):
-            return DimensionSize._of(self._symbols[leaf.path][1])
+            return DimensionSize._of(dims.symbol(leaf.symbol, *self.leaves[leaf.path].value_bounds))
         assert isinstance(leaf, Baked)
         return leaf.value
 
@@ -207,15 +286,27 @@ def _outputs(result: Any, outputs: list[Value], path: str, where: Device) -> Str
                 hint=f'tp.copy(tensor, tp.device("{where}"))',
                 tensors=[(path, result)],
             )
+        if value.data is None and value.node is None and not value.is_input:
+            raise TripyException(
+                f"compile: {path} is a parameter that has no value yet.",
+                got=f"{value.name or 'a parameter'}: {value.type_text}, not assigned",
+                expected="a tensor with values",
+            )
         outputs.append(value)
         return Leaf(path, len(outputs) - 1)
     if isinstance(result, (list, tuple, dict)) and result:
-        items = result.items() if isinstance(result, dict) else enumerate(result)
-        children = {k: _outputs(v, outputs, child_path(path, k), where) for k, v in items}
-        return Structure(path, "dict" if isinstance(result, dict) else type(result).__name__,
-                         children)  # fmt: skip
+        return nested(result, path, lambda item, where_: _outputs(item, outputs, where_, where))
     raise TripyException(
         "compile: the function does not return Tensors.",
-        got=f"{path} is {type(result).__name__}",
+        got=f"{path} is {_describe(result)}",
         expected="a Tensor, or Tensors in a list, tuple or dict",
+        hint="tp.Tensor(number) for a number" if isinstance(result, (bool, int, float)) else None,
     )
+
+
+def _describe(result: Any) -> str:
+    if result is None:
+        return "None"
+    if isinstance(result, (list, tuple, dict)):
+        return f"an empty {type(result).__name__}"
+    return f"{result!r:.60} of type {type(result).__name__}"

@@ -1,11 +1,26 @@
-"""Settings that the user may change: ``tp.config.name = value``."""
+"""Settings that the user may change: ``tp.config.name = value``.
+
+Example:
+    >>> import tripy as tp
+    >>> tp.config.default_device = tp.device("cpu")
+    >>> tp.ones((2,)).device
+    device("cpu:0")
+    >>> tp.config.default_device = None
+"""
 
 from __future__ import annotations
 
+import difflib
+import functools
 import os
+import sys
 import tempfile
-from typing import Optional
+from types import ModuleType
+from typing import Any, Optional
 
+import torch
+
+from tripy import errors
 from tripy.device import device
 
 # Whether operations check their arguments' types and devices. Off saves about a microsecond an
@@ -15,13 +30,70 @@ enable_input_validation: bool = True
 # Where the TensorRT backend keeps measured timings between builds.
 timing_cache_file_path: str = os.path.join(tempfile.gettempdir(), "tripy-timing-cache")
 
-# Extra sections of error messages: "" or any of "graph" (the operation's node).
+# Extra sections of error messages: [] or ["frames"], the calls inside tripy that led to the error.
 extra_error_information: list[str] = []
 
-# Where new tensors live; None picks the GPU where PyTorch sees one, else the CPU. The
-# environment variable TRIPY_DEVICE overrides it.
-default_device: Optional[device] = None
+# Where new tensors live: the GPU where torch sees one, else the CPU. The environment variable
+# TRIPY_DEVICE overrides that choice, and setting it here overrides both; None undoes that.
+default_device: device
 
-# Tracing, printing and checking, from the environment: see docs.
+# From the environment. TRIPY_VERIFY=1 checks every graph after every pass, TRIPY_DEBUG=1 to 4
+# prints stages, graphs, rewrites and kernels of everything that is compiled.
 verify: bool = os.environ.get("TRIPY_VERIFY", "0") not in ("", "0")
 debug: int = int(os.environ.get("TRIPY_DEBUG", "0") or 0)
+
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "enable_input_validation": ((bool,), "True or False"),
+    "timing_cache_file_path": ((str, os.PathLike), "a path"),
+    "extra_error_information": ((list, tuple), '[] or ["frames"]'),
+    "default_device": ((device, str, type(None)), "a tp.device, or None for the usual choice"),
+    "verify": ((bool,), "True or False"),
+    "debug": ((int,), "an int from 0 to 4"),
+}
+
+
+_chosen_device: Optional[device] = None
+
+
+@functools.cache
+def _found_device() -> device:
+    chosen = os.environ.get("TRIPY_DEVICE")
+    return device(chosen or ("gpu" if torch.cuda.is_available() else "cpu"))
+
+
+class _Settings(ModuleType):
+    """The module itself, so that a wrong name or value is refused when it is assigned."""
+
+    @property
+    def default_device(self) -> device:
+        return self.__dict__["_chosen_device"] or _found_device()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _TYPES and not name.startswith("__"):
+            near = difflib.get_close_matches(name, _TYPES, n=1)
+            raise errors.TripyException(
+                f"tp.config has no setting '{name}'.",
+                got=f"tp.config.{name} = {value!r:.80}",
+                expected=f"one of {', '.join(_TYPES)}",
+                hint=f"tp.config.{near[0]}" if near else None,
+            )
+        if name in _TYPES and not isinstance(value, _TYPES[name][0]):
+            raise _refused(name, value)
+        if name == "default_device":
+            name, value = "_chosen_device", None if value is None else device(value)
+        if name == "extra_error_information":
+            if not set(value) <= {"frames"}:
+                raise _refused(name, value)
+            value = errors.extra_information = list(value)
+        super().__setattr__(name, value)
+
+
+def _refused(name: str, value: Any) -> errors.TripyException:
+    return errors.TripyException(
+        f"tp.config.{name}: the value is not accepted.",
+        got=f"{value!r:.80}",
+        expected=_TYPES[name][1],
+    )
+
+
+sys.modules[__name__].__class__ = _Settings

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple, Optional
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
+# What tp.config.extra_error_information asks for.
+extra_information: list[str] = []
+
 
 class Location(NamedTuple):
     """An instruction of the user's program: where a tensor was made."""
@@ -86,6 +89,17 @@ def user_location() -> Optional[Location]:
     return None
 
 
+def _library_frames() -> list[str]:
+    """The calls inside tripy that have led here, the outermost first."""
+    lines = []
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        file = os.path.relpath(frame.f_code.co_filename, os.path.dirname(_PACKAGE.rstrip(os.sep)))
+        lines.append(f"  {file}:{frame.f_lineno} in {frame.f_code.co_name}()")
+        frame = frame.f_back  # type: ignore[assignment]
+    return ["", "Inside tripy:", *lines[:0:-1]] if len(lines) > 1 else []
+
+
 class TripyException(Exception):
     """The one exception that tripy raises.
 
@@ -132,5 +146,7 @@ class TripyException(Exception):
             lines += ["", f"{role} was made here:", place.describe()]
         if here is not None and here not in {place for _, place in shown}:
             lines += ["", "The error was raised here:", here.describe()]
+        if "frames" in extra_information:
+            lines += _library_frames()
         super().__init__("\n".join(lines))
         self.summary = summary

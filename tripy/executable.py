@@ -14,7 +14,7 @@ from tripy.graph import Graph, Value, dims
 from tripy.input_info import Bounds, DimensionInputInfo, InputInfo
 from tripy.report import Report
 from tripy.stream import Stream, default_stream
-from tripy.structure import Leaf, Structure, leaves, map_structure
+from tripy.structure import Leaf, SizeLeaf, Structure, leaves, map_structure
 from tripy.tensor import Tensor, size_of
 
 # Sets of shapes that need not be checked again.
@@ -61,7 +61,7 @@ class Executable:
         self._stream = default_stream(where)
         graph = program.portable_graph()
         self._inputs: list[Value] = graph.inputs
-        self._constraints = graph.constraints()
+        self._constraints = graph.constraints
         self._sizes: dict[tuple, dict[str, int]] = {}
 
     @property
@@ -124,7 +124,7 @@ class Executable:
             ) from None
         found: list[tuple[Structure, Any]] = []
         for name, structure in self._structures.items():
-            leaves(structure, arguments.get(name), found)
+            leaves(structure, arguments.get(name, ()), found)  # Only *name may be left out.
         tensors: list[Any] = []
         shapes: list[tuple[str, Any]] = []
         key: list[Any] = []
@@ -185,7 +185,7 @@ class Executable:
             info = self.input_infos[path]
             if isinstance(info, DimensionInputInfo):
                 _check_bounds(path, shape, info.value_bounds, f"{path}={shape}", info)
-                sizes[path] = shape
+                sizes[SizeLeaf(path).symbol] = shape
                 continue
             value = next(tensors)
             for axis, (size, bounds) in enumerate(zip(shape, info.shape_bounds)):

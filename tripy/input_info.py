@@ -109,7 +109,9 @@ class InputInfo:
             )
         if not isinstance(dtype, dtypes.dtype) or dtype not in dtypes.ALL:
             raise TripyException(
-                "InputInfo: this is not a data type.", got=repr(dtype), expected="such as tp.float32"
+                "InputInfo: this is not a data type.",
+                got=repr(dtype),
+                expected="such as tp.float32",
             )
         self.dtype = dtype
         self.dimension_names: dict[int, str] = {}

@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import json
 import os
-import tempfile
+import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -26,6 +26,7 @@ from tripy.backends.torch.backend import TORCH
 from tripy.device import device as Device
 from tripy.errors import TripyException
 from tripy.graph.serialize import graph_from_json, graph_to_json
+from tripy.graph.verifier import InvalidGraph, verify
 from tripy.input_info import DimensionInputInfo, InputInfo, NamedDimension
 from tripy.structure import structure_from_json
 
@@ -43,6 +44,16 @@ def _bytes(tensor: torch.Tensor) -> Any:
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
+def _alone(tensor: torch.Tensor, taken: set[int]) -> torch.Tensor:
+    """The tensor in memory of its own: the format has no word for views of one another."""
+    memory = tensor.untyped_storage()
+    whole = tensor.is_contiguous() and memory.nbytes() == tensor.nbytes
+    if not whole or memory.data_ptr() in taken:
+        return tensor.clone(memory_format=torch.contiguous_format)
+    taken.add(memory.data_ptr())
+    return tensor
+
+
 def save(executable: Executable, path: Union[str, os.PathLike]) -> None:
     """Write a file under a temporary name, then give it its own."""
     program = executable._program
@@ -50,6 +61,7 @@ def save(executable: Executable, path: Union[str, os.PathLike]) -> None:
     tensors: dict[str, torch.Tensor] = {}
     digests: dict[str, str] = {}
     stored: dict[tuple, str] = {}
+    taken: set[int] = set()
     for number, value in enumerate(constants):
         tensor = program.constant(value).cpu()
         if value.dtype is dtypes.int4:
@@ -58,8 +70,7 @@ def save(executable: Executable, path: Union[str, os.PathLike]) -> None:
         key = (digest, tensor.dtype, tuple(tensor.shape))
         graph["constants"][number]["tensor"] = stored.setdefault(key, str(number))
         if stored[key] == str(number):
-            # Own memory: constants may be views of one another, which the format has no word for.
-            tensors[str(number)] = tensor.clone(memory_format=torch.contiguous_format)
+            tensors[str(number)] = _alone(tensor, taken)
             digests[str(number)] = digest
     text = json.dumps(
         {
@@ -80,21 +91,27 @@ def save(executable: Executable, path: Union[str, os.PathLike]) -> None:
         "program_digest": _digest(text.encode()),
         "tensor_digests": json.dumps(digests),
     }
-    target = Path(path)
+    _write(Path(path), tensors, metadata)
+
+
+def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Write under another name first, so that a failure leaves what was there."""
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name + ".")
-        os.close(handle)
-    except OSError as error:
+        try:
+            safetensors.torch.save_file(tensors, temporary, metadata)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except (OSError, safetensors.SafetensorError) as error:
         raise TripyException(
-            "Executable.save: the file cannot be written.", got=f"{path}: {error.strerror}",
-            expected="a path in a folder that exists and may be written to",
-        ) from error  # fmt: skip
-    try:
-        safetensors.torch.save_file(tensors, temporary, metadata)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+            "Executable.save: the file cannot be written; nothing was changed.",
+            got=f"{path}: {error}",
+            expected="a path in a folder that exists, may be written to and has room",
+        ) from error
 
 
 def _info_to_json(info: Union[InputInfo, DimensionInputInfo]) -> Any:
@@ -124,13 +141,15 @@ def load(cls: type[Executable], path: Union[str, os.PathLike], where: Optional[D
     """Read, check and prepare a program."""
     start = time.perf_counter()
     if not os.path.isfile(path):
-        raise _refused(path, "there is no such file")
+        raise _refused(path, "it is a folder" if os.path.isdir(path) else "there is no such file")
     try:
         with safetensors.safe_open(path, "pt") as file:
             return _load(cls, file, path, where, start)
     except safetensors.SafetensorError as error:
         raise _refused(path, f"the file is damaged or not tripy's ({error})") from error
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except OSError as error:
+        raise _refused(path, f"the file cannot be read ({error})") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, InvalidGraph) as error:
         raise _refused(path, f"the program in the file makes no sense ({error!r})") from error
 
 
@@ -172,6 +191,7 @@ def _load(
         return tensor.to(storage.torch_device(where), copy=True)
 
     graph = graph_from_json(graph_json, where, constant)
+    verify(graph, "loading")
     prepared = TORCH.load(graph, where)
     parameters = [
         inspect.Parameter(name, getattr(inspect._ParameterKind, kind))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Optional
 
 from tripy.errors import TripyException
@@ -15,10 +15,18 @@ class Structure:
         path: How a user writes the place: ``data.b.list[1]``.
         kind: ``"list"``, ``"tuple"`` or ``"dict"``.
         children: The parts by key or index.
+        make: Puts the parts of a named tuple together; None for the plain kinds. Saved files do
+            not know it: there a named tuple has become a tuple.
     """
 
-    def __init__(self, path: str, kind: str, children: dict[Any, Structure]) -> None:
-        self.path, self.kind, self.children = path, kind, children
+    def __init__(
+        self,
+        path: str,
+        kind: str,
+        children: dict[Any, Structure],
+        make: Optional[Callable[[Iterable], Any]] = None,
+    ) -> None:
+        self.path, self.kind, self.children, self.make = path, kind, children, make
 
     def has_leaves(self) -> bool:
         """Whether anything in it is given at run time."""
@@ -44,10 +52,15 @@ class Leaf(Structure):
 
 
 class SizeLeaf(Structure):
-    """A size given at run time; its symbol is named after its path."""
+    """A size given at run time."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, "size", {})
+
+    @property
+    def symbol(self) -> str:
+        """The name of its size: other than that of a NamedDimension called like the argument."""
+        return f"int({self.path})"
 
     def has_leaves(self) -> bool:
         return True
@@ -67,8 +80,24 @@ class Baked(Structure):
         return False
 
     def to_json(self) -> Any:
-        plain = self.value is None or isinstance(self.value, (bool, int, float, str))
-        return {"kind": "baked", "path": self.path, "value": self.value if plain else None}
+        value = self.value if self.plain else None
+        if isinstance(value, float):
+            value = {"float": value.hex()}  # JSON has neither infinity nor NaN.
+        return {"kind": "baked", "path": self.path, "value": value}
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a value that files can hold; of others they say None."""
+        return self.value is None or isinstance(self.value, (bool, int, float, str))
+
+    def accepts(self, argument: Any) -> bool:
+        """Whether a caller that gives a value here gives the one that was baked in."""
+        if argument is self.value:
+            return True
+        # repr, so that NaN is itself and 0.0 is not -0.0.
+        return (
+            self.plain and type(argument) is type(self.value) and repr(argument) == repr(self.value)
+        )
 
 
 def structure_from_json(data: Any) -> Structure:
@@ -79,12 +108,33 @@ def structure_from_json(data: Any) -> Structure:
     if kind == "size":
         return SizeLeaf(path)
     if kind == "baked":
-        return Baked(path, data["value"])
+        value = data["value"]
+        return Baked(path, float.fromhex(value["float"]) if isinstance(value, dict) else value)
     return Structure(path, kind, {key: structure_from_json(item) for key, item in data["items"]})
 
 
 def child_path(path: str, key: Any) -> str:
-    return f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
+    """``path[1]``, ``path.key``; the first name of a path has no dot before it."""
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    return f"{path}.{key}" if path else key
+
+
+def nested(data: Any, path: str, part: Callable[[Any, str], Structure]) -> Structure:
+    """The structure of a list, tuple or dict; ``part(item, path)`` gives that of each item."""
+    if isinstance(data, dict):
+        for key in data:
+            if not isinstance(key, (str, int)):
+                raise TripyException(
+                    f"{path}: a dict has a key that is neither text nor an int.",
+                    got=_short(key),
+                    expected="str or int keys",
+                )
+        items = {key: part(item, child_path(path, key)) for key, item in data.items()}
+        return Structure(path, "dict", items)
+    items = {i: part(item, child_path(path, i)) for i, item in enumerate(data)}
+    kind = "tuple" if isinstance(data, tuple) else "list"
+    return Structure(path, kind, items, getattr(type(data), "_make", None))
 
 
 def map_structure(structure: Structure, leaf: Callable[[Structure], Any]) -> Any:
@@ -94,6 +144,8 @@ def map_structure(structure: Structure, leaf: Callable[[Structure], Any]) -> Any
     parts = {key: map_structure(child, leaf) for key, child in structure.children.items()}
     if structure.kind == "dict":
         return parts
+    if structure.make is not None:
+        return structure.make(parts.values())
     return tuple(parts.values()) if structure.kind == "tuple" else list(parts.values())
 
 
@@ -102,10 +154,7 @@ def leaves(structure: Structure, argument: Any, found: list[tuple[Structure, Any
     if isinstance(structure, (Leaf, SizeLeaf)):
         found.append((structure, argument))
     elif isinstance(structure, Baked):
-        same = argument is structure.value
-        if not same and isinstance(structure.value, (bool, int, float, str)):
-            same = type(argument) is type(structure.value) and argument == structure.value
-        if not same:
+        if not structure.accepts(argument):
             raise TripyException(
                 f"{structure.path}: the value was fixed when the function was compiled.",
                 got=_short(argument),
@@ -117,7 +166,7 @@ def leaves(structure: Structure, argument: Any, found: list[tuple[Structure, Any
 
 
 def _walk(structure: Structure, argument: Any, found: list[tuple[Structure, Any]]) -> None:
-    wanted = dict if structure.kind == "dict" else (list, tuple)
+    wanted: Any = dict if structure.kind == "dict" else (list, tuple)
     keys: Optional[list] = None
     if isinstance(argument, wanted):
         keys = list(argument) if isinstance(argument, dict) else list(range(len(argument)))
@@ -131,7 +180,9 @@ def _walk(structure: Structure, argument: Any, found: list[tuple[Structure, Any]
             else f"a {structure.kind} of {len(structure.children)}"
         )
         raise TripyException(
-            f"{structure.path}: the argument is nested in another way.", got=got, expected=expected
+            f"{structure.path}: the argument is nested in another way.",
+            got=got,
+            expected=expected,
         )
     for key, child in structure.children.items():
         leaves(child, argument[key], found)

@@ -6,7 +6,7 @@ output of a :class:`Node`. What ``data`` is, only a backend knows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Any, Optional
 
@@ -14,6 +14,7 @@ from tripy import dtypes
 from tripy.device import device
 from tripy.errors import Location
 from tripy.graph.dims import Dim
+from tripy.graph.printer import graph_dot, graph_text
 
 _serial = count()
 
@@ -149,10 +150,25 @@ class Graph:
     Attributes:
         inputs: Values given at run time, in order.
         outputs: Values returned, in order.
+        constraints: What the sizes have to obey at run time for the function as it was recorded,
+            whatever nodes rewrites have put in place of others.
     """
 
-    def __init__(self, inputs: list[Value], outputs: list[Value]) -> None:
+    def __init__(
+        self,
+        inputs: list[Value],
+        outputs: list[Value],
+        constraints: Iterable[Constraint] = (),
+    ) -> None:
         self.inputs, self.outputs = inputs, outputs
+        self.constraints = list(constraints)
+
+    def __str__(self) -> str:
+        return graph_text(self)
+
+    def to_dot(self) -> str:
+        """The graph in the language of Graphviz: ``dot -Tsvg`` draws it."""
+        return graph_dot(self)
 
     def nodes(self) -> list[Node]:
         """All nodes in an order in which they can run."""
@@ -164,9 +180,6 @@ class Graph:
             value: None for node in self.nodes() for value in node.inputs if value is not None
         } | dict.fromkeys(self.outputs)
         return [value for value in found if value.data is not None]
-
-    def constraints(self) -> list[Constraint]:
-        return [c for node in self.nodes() for c in node.constraints]
 
     def uses(self) -> dict[Value, list[Node]]:
         """The nodes that read each value; a graph output counts as a use by no node."""
@@ -190,23 +203,32 @@ class Graph:
             node.inputs = [resolve(value) for value in node.inputs]
         self.outputs = [resolve(value) for value in self.outputs]  # type: ignore[misc]
 
-    def copy(self) -> Graph:
-        """The same graph with nodes of its own; constants and inputs are shared."""
-        mapping: dict[Value, Value] = {}
+    def copy(self, names: Optional[Mapping[Value, str]] = None) -> Graph:
+        """The recorded graph with nodes and constants of its own; inputs and data are shared.
+
+        Args:
+            names: Names to give to values that have none.
+        """
+        mapping: dict[Value, Value] = {value: value for value in self.inputs}
+        constraints: dict[tuple, Constraint] = {}
+
+        def twin(value: Value, node: Optional[Node] = None) -> Value:
+            if value in mapping:
+                return mapping[value]
+            name = value.name or (names or {}).get(value)
+            new = Value(
+                value.dtype, value.shape, value.device, node, value.index,
+                data=value.data, name=name, location=value.location,
+            )  # fmt: skip
+            new.is_input = value.is_input
+            mapping[value] = new
+            return new
+
         for node in self.nodes():
-            twin = Node(
-                node.op,
-                [mapping.get(v, v) if v is not None else None for v in node.inputs],
-                node.attrs,
-                node.location,
-                node.constraints,
-            )
-            for value in node.outputs:
-                new = Value(
-                    value.dtype, value.shape, value.device, twin, value.index,
-                    name=value.name, location=value.location,
-                )  # fmt: skip
-                twin.outputs.append(new)
-                if value.data is None:
-                    mapping[value] = new
-        return Graph(self.inputs, [mapping.get(v, v) for v in self.outputs])
+            inputs = [twin(v) if v is not None else None for v in node.inputs]
+            for each in node.constraints:
+                constraints.setdefault((each.relation, each.left, each.right), each)
+            copied = Node(node.op, inputs, node.attrs, node.location)
+            copied.outputs = [twin(value, copied) for value in node.outputs]
+        outputs = [twin(value) for value in self.outputs]
+        return Graph(self.inputs, outputs, constraints.values())

@@ -78,19 +78,20 @@ def graph_to_json(graph: Graph) -> tuple[dict[str, Any], list[Value]]:
                 "attrs": {name: _attribute(value) for name, value in node.attrs.items()},
                 "outputs": [declared(value) for value in node.outputs],
                 "location": _location(node.location),
-                "constraints": [
-                    [c.relation, size(c.left), size(c.right), c.message, _location(c.location)]
-                    for c in node.constraints
-                ],
             }
         )
     outputs = [number(value) for value in graph.outputs]
+    constraints = [
+        [c.relation, size(c.left), size(c.right), c.message, _location(c.location)]
+        for c in graph.constraints
+    ]
     data = {
         "symbols": [[s.name, s.minimum, s.optimum, s.maximum] for s in symbols.values()],
         "inputs": inputs,
         "constants": [declared(value) for value in constants],
         "nodes": nodes,
         "outputs": outputs,
+        "constraints": constraints,
     }
     return data, constants
 
@@ -145,10 +146,10 @@ def graph_from_json(
             [None if number is None else values[number] for number in saved["inputs"]],
             {name: attribute(value) for name, value in saved["attrs"].items()},
             place(saved["location"]),
-            tuple(
-                Constraint(r, dims.from_json(left, table), dims.from_json(right, table), m, place(p))
-                for r, left, right, m, p in saved["constraints"]
-            ),
         )
         node.outputs = [restore(o, node, i) for i, o in enumerate(saved["outputs"])]
-    return Graph(inputs, [values[number] for number in data["outputs"]])
+    constraints = [
+        Constraint(r, dims.from_json(left, table), dims.from_json(right, table), m, place(at))
+        for r, left, right, m, at in data["constraints"]
+    ]
+    return Graph(inputs, [values[number] for number in data["outputs"]], constraints)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tripy.graph.ir import Graph, Value
+from tripy.errors import TripyException
+from tripy.graph.ir import Graph, Node, Value
 from tripy.graph.schema import SCHEMAS, infer_node
 
 
@@ -27,14 +28,25 @@ def verify(graph: Graph, stage: str) -> None:
         for value in node.inputs:
             if value is not None and value.data is None and value not in known:
                 raise InvalidGraph(f"after {stage}: {node.op} reads {value}, which nothing makes")
-        types, shapes, _ = infer_node(node.op, node.inputs, node.attrs, node.location)
-        for value, dtype, shape in zip(node.outputs, types, shapes):
-            if value.dtype is not dtype or tuple(value.shape) != tuple(shape):
-                raise InvalidGraph(
-                    f"after {stage}: {node.op} makes {dtype}{list(shape)}, "
-                    f"but its output is declared {value.type_text}"
-                )
-            known.add(value)
+        _verify_outputs(node, stage)
+        known.update(node.outputs)
     for value in graph.outputs:
         if value.data is None and value not in known:
             raise InvalidGraph(f"after {stage}: the output {value} is made by nothing")
+
+
+def _verify_outputs(node: Node, stage: str) -> None:
+    try:
+        types, shapes, _ = infer_node(node.op, node.inputs, node.attrs, node.location)
+    except TripyException as error:
+        raise InvalidGraph(f"after {stage}: {error}") from error
+    if len(types) != len(node.outputs):
+        raise InvalidGraph(
+            f"after {stage}: {node.op} has {len(types)} outputs, {len(node.outputs)} are declared"
+        )
+    for value, dtype, shape in zip(node.outputs, types, shapes):
+        if value.dtype is not dtype or tuple(value.shape) != tuple(shape):
+            raise InvalidGraph(
+                f"after {stage}: {node.op} makes {dtype}[{', '.join(map(str, shape))}], "
+                f"but its output is declared {value.type_text}"
+            )

@@ -52,8 +52,11 @@ def fold_constants(graph: Graph, evaluate: Evaluate) -> int:
         if not _foldable(node):
             continue
         results = evaluate(node, [None if v is None else v.data for v in node.inputs])
+        source = node.inputs[0] if node.inputs else None
         for value, result in zip(node.outputs, results):
             value.data, value.node = result, None
+            if source is not None and len(node.outputs) == 1:
+                value.name = value.name or source.name  # A quantized weight is still that weight.
         count += 1
     return count
 

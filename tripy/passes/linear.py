@@ -5,14 +5,27 @@ from __future__ import annotations
 from typing import Optional
 
 from tripy.graph import Node
-from tripy.passes.rewrite import Match, Rule, any_value, op
+from tripy.passes.rewrite import Match, Rule, any_value, constant, layer_name, op
 
 
 def _linear(match: Match) -> Optional[Node]:
     x, weight = match.value["x"], match.value["w"]
     if weight.rank != 2:  # type: ignore[union-attr]
         return None
-    return match.make("linear", [x, weight, None])
+    linear = match.make("linear", [x, weight, None])
+    linear.output.name = layer_name(weight)
+    return linear
+
+
+def _known_weight(match: Match) -> Optional[Node]:
+    """A weight whose transposition was folded, or that is stored [in, out]: turned once."""
+    x, weight = match.value["x"], match.value["w"]
+    if weight.rank != 2:  # type: ignore[union-attr]
+        return None
+    turned = match.make("permute", [weight], perm=(1, 0)).output
+    linear = match.make("linear", [x, turned, None])
+    linear.output.name = layer_name(weight)
+    return linear
 
 
 def _bias(match: Match) -> Optional[Node]:
@@ -30,5 +43,6 @@ LINEAR_RULES = (
         op("matmul", any_value("x"), op("permute", any_value("w"), perm=(1, 0), shared=True)),
         _linear,
     ),
+    Rule("linear, weight known", op("matmul", any_value("x"), constant("w")), _known_weight),
     Rule("linear bias", op("add", _LINEAR, any_value("added")), _bias),
 )

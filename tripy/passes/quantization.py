@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Optional
 
 from tripy import dtypes
-from tripy.graph import Node
-from tripy.passes.rewrite import Match, Rule, any_value, constant, op
+from tripy.graph import Node, Value
+from tripy.passes.rewrite import Match, Rule, any_value, constant, layer_name, op
 
 # The inputs of a quantized_linear node, in the schema's order.
 _INPUTS = ("x", "w", "w_scale", "x_scale", "bias", "out_scale")
@@ -40,27 +40,27 @@ def _static(match: Match) -> Optional[Node]:
         return None
     if x.dtype is dtypes.int4 or (x.dtype is dtypes.float8) != (w.dtype is dtypes.float8):  # type: ignore[union-attr]
         return None
-    return match.make(
-        "quantized_linear",
-        [x, w, w_scale, x_scale, None, None],
-        activation=None,
-        dim=dim,
-        dtype=w_scale.dtype,  # type: ignore[union-attr]
-    )
+    return _quantized_linear(match, x, x_scale)
 
 
 def _weight_only(match: Match) -> Optional[Node]:
     """Only the weight is quantized: it is expanded next to the product."""
-    weight, scale = match.value["w"], match.value["w_scale"]
-    if weight.rank != 2:  # type: ignore[union-attr]
+    if match.value["w"].rank != 2:  # type: ignore[union-attr]
         return None
-    return match.make(
+    return _quantized_linear(match, match.value["x"], None)
+
+
+def _quantized_linear(match: Match, x: Optional[Value], x_scale: Optional[Value]) -> Node:
+    weight, scale = match.value["w"], match.value["w_scale"]
+    node = match.make(
         "quantized_linear",
-        [match.value["x"], weight, scale, None, None, None],
+        [x, weight, scale, x_scale, None, None],
         activation=None,
         dim=match.node["dequantize_w"].attrs["dim"],
         dtype=scale.dtype,  # type: ignore[union-attr]
     )
+    node.output.name = layer_name(weight)
+    return node
 
 
 def _inputs(match: Match) -> list:
@@ -100,9 +100,7 @@ def _requantize(match: Match) -> Optional[Node]:
     return match.make("quantized_linear", inputs, **{**linear.attrs, "dtype": dtype})
 
 
-_WEIGHT = op(
-    "dequantize", any_value("w"), any_value("w_scale"), name="dequantize_w", shared=True
-)
+_WEIGHT = op("dequantize", any_value("w"), any_value("w_scale"), name="dequantize_w", shared=True)
 _TRANSPOSED = op("permute", _WEIGHT, perm=(1, 0), shared=True)
 _INPUT = op("dequantize", any_value("x"), any_value("x_scale"), name="dequantize_x", shared=True)
 _LINEAR = op(

@@ -69,6 +69,13 @@ class Match:
         return make_node(op, inputs, attrs, self.root.location, self.root.outputs[0].device)
 
 
+def layer_name(weight: Optional[Value]) -> Optional[str]:
+    """What reports call a layer: the name of its weight without the last part."""
+    if weight is None or weight.name is None:
+        return None
+    return weight.name.removesuffix(".weight") if weight.name != "weight" else None
+
+
 class Rule(NamedTuple):
     """A row: where the pattern matches, the replacement stands instead of its root."""
 
@@ -154,7 +161,9 @@ def _sweep(graph: Graph, rules: Sequence[Rule]) -> RewriteLog:
             if new is None:
                 continue
             old = node.outputs[0]
-            new.output.name = new.output.name or old.name
+            if new.output.name is None:
+                inner = (n.output.name for n in match.node.values() if n.output.name)
+                new.output.name = old.name or next(inner, None)
             replaced[old] = new.output
             uses[new.output] = uses.get(old, 0)
             log.append((rule.name, new.output))

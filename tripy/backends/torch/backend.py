@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from typing import Optional, final
 
 import torch
@@ -14,37 +16,47 @@ from tripy.device import device
 from tripy.graph import Graph
 from tripy.graph.printer import graph_text
 from tripy.graph.verifier import verify
+from tripy.logger import logger
 from tripy.passes import (
     LINEAR_RULES,
     QUANTIZATION_RULES,
+    Rule,
     apply_rules,
     check_scales,
     fold_constants,
 )
 
+# A pass rewrites a graph in place and says how much it has changed.
+Pass = Callable[[Graph], int]
 
-def _fold(graph: Graph) -> None:
-    fold_constants(graph, run_node)
+
+def _fold(graph: Graph) -> int:
+    return fold_constants(graph, run_node)
 
 
-def _check(graph: Graph) -> None:
+def _check(graph: Graph) -> int:
     check_scales(graph, lambda data: bool(((data > 0) & torch.isfinite(data)).all()))
+    return 0
 
 
-def _rules(rules: tuple):
-    def run(graph: Graph) -> None:
+def _rules(rules: Sequence[Rule]) -> Pass:
+    def run(graph: Graph) -> int:
         log = apply_rules(graph, rules)
-        if config.debug >= 3:
-            for name, value in log:
-                print(f"tripy: rewrite '{name}' makes {value}")
+        for name, value in log:
+            logger.trace(f"rewrite '{name}' makes {value}")
+        return len(log)
 
     return run
+
+
+def _show(topic: str, graph: Graph, stage: str) -> None:
+    logger.log(topic, lambda: f"# {stage}\n{graph_text(graph)}")
 
 
 # The order matters: scales have to be known before layers are fused, and a layer that is
 # quantized must not become a floating-point one first. Nodes that nothing needs are dropped by
 # construction: a graph is what its outputs reach.
-PASSES = (
+PASSES: tuple[tuple[str, Pass], ...] = (
     ("constant folding", _fold),
     ("scale check", _check),
     ("quantization fusion", _rules(QUANTIZATION_RULES)),
@@ -65,23 +77,24 @@ class TorchBackend(AbstractBackend):
         return None
 
     def compile(self, graph: Graph, where: device, optimization_level: int) -> TorchProgram:
-        if config.debug >= 2:
-            print(graph_text(graph, "traced"))
+        _show("trace" if logger.enabled("trace") else "ir", graph, "as recorded")
         for name, run in PASSES if optimization_level > 0 else PASSES[:2]:
-            run(graph)
+            start = time.perf_counter()
+            changes = run(graph)
+            milliseconds = (time.perf_counter() - start) * 1e3
+            logger.timing(f"{name}: {milliseconds:.1f} ms, {len(graph.nodes())} nodes left")
+            if changes:
+                _show("ir", graph, f"after {name}")
             if config.verify:
                 verify(graph, name)
-            if config.debug >= 1:
-                print(f"tripy: pass '{name}' leaves {len(graph.nodes())} nodes")
-        if config.debug >= 2:
-            print(graph_text(graph, "rewritten"))
         return self.load(graph, where)
 
     def load(self, graph: Graph, where: device) -> TorchProgram:
+        start = time.perf_counter()
         program = TorchProgram(graph)
-        if config.debug >= 4:
-            for row in program.report():
-                print(f"tripy: {row.name}: {row.kernel} {row.reason}")
+        logger.timing(f"kernels: {(time.perf_counter() - start) * 1e3:.1f} ms")
+        for row in program.report():
+            logger.verbose(f"{row.name}: {row.operation} by {row.kernel} {row.reason}".rstrip())
         return program
 
 

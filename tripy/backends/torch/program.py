@@ -46,8 +46,8 @@ class TorchProgram(Program):
         self._rows: list[ReportRow] = []
         self._kernels: dict[Node, Kernel] = {}
         nodes = graph.nodes()
-        in_place = _in_place_updates(graph, nodes)
-        self._steps = [self._step(node, node in in_place) for node in nodes]
+        self._in_place = _in_place_updates(graph, nodes)
+        self._steps = [self._step(node, node in self._in_place) for node in nodes]
         self._dynamic = [
             i
             for i, step in enumerate(self._steps)
@@ -95,6 +95,9 @@ class TorchProgram(Program):
             for number in step.inputs + step.outputs:
                 last[number] = step
         self._output_slots = [slot(value) for value in self._graph.outputs]
+        self._copied = {i for i, value in enumerate(self._graph.outputs) if _shows_constant(value)}
+        written = [n.inputs[0] for n in self._in_place if n.inputs[0] in self._graph.inputs]
+        self._written = [self._graph.inputs.index(value) for value in written if value is not None]
         self._template: list[Any] = [None] * (len(slots) + 1)
         kept = {0, *self._output_slots}
         for value, number in slots.items():
@@ -111,6 +114,8 @@ class TorchProgram(Program):
     def run(self, arguments: Sequence[Any], sizes: Mapping[str, int]) -> list[Any]:
         attributes = self._attributes(sizes) if self._dynamic else None
         slots = self._template.copy()
+        if self._written:
+            arguments = _unshared(arguments, self._written)
         for number, argument in zip(self._input_slots, arguments):
             slots[number] = argument
         for position, step in enumerate(self._steps):
@@ -131,7 +136,10 @@ class TorchProgram(Program):
                 slots[step.outputs[0]] = result
             for number in step.frees:
                 slots[number] = None
-        return [slots[number] for number in self._output_slots]
+        results = [slots[number] for number in self._output_slots]
+        for position in self._copied:
+            results[position] = results[position].clone()
+        return results
 
     def _failure(self, node: Node, error: Exception) -> TripyException:
         return TripyException(
@@ -194,6 +202,49 @@ def _why_alone(node: Node) -> str:
     return f"follows {maker}, not a quantized layer that could round its own result"
 
 
+def _shows_constant(value: Value) -> bool:
+    """Whether a result is the program's own memory, which its caller might write into."""
+    while value.data is None and value.node is not None and value.node.op in _VIEWS:
+        value = value.node.inputs[0]  # type: ignore[assignment]
+    return value.data is not None
+
+
+def _unshared(arguments: Sequence[torch.Tensor], written: Sequence[int]) -> list[torch.Tensor]:
+    """The arguments, with copies of those that are written into and share memory.
+
+    A cache that overlaps another argument, or itself (as an expanded tensor does), is copied: what
+    else is in its memory has to keep its values.
+    """
+    result = list(arguments)
+    # In the order of their addresses only neighbours can be the first to overlap.
+    spans = sorted(_span(argument, i) for i, argument in enumerate(result))
+    end, last, shared = 0, -1, set()
+    for start, stop, position in spans:
+        if start < end:
+            shared |= {last, position}
+        if stop > end:
+            end, last = stop, position
+    for position in written:
+        cache = result[position]
+        if position in shared or not (cache.is_contiguous() or _has_own_elements(cache)):
+            result[position] = cache.clone(memory_format=torch.contiguous_format)
+    return result
+
+
+def _span(tensor: torch.Tensor, position: int) -> tuple[int, int, int]:
+    """The addresses from a tensor's first byte to the end of its last one."""
+    start, size = tensor.data_ptr(), tensor.nbytes
+    if size and not tensor.is_contiguous():
+        steps = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride()))
+        size = (steps + 1) * tensor.element_size()
+    return start, start + size, position
+
+
+def _has_own_elements(tensor: torch.Tensor) -> bool:
+    """Whether no two elements have one place in memory."""
+    return all(s or n <= 1 for s, n in zip(tensor.stride(), tensor.shape))
+
+
 def _in_place_updates(graph: Graph, nodes: list[Node]) -> set[Node]:
     """Cache updates whose cache is an argument that nobody reads afterwards."""
     order = {node: i for i, node in enumerate(nodes)}
@@ -225,7 +276,8 @@ def _read_later(
             return True
         for user in uses.get(current, []):
             if user is writer:
-                if user.inputs.count(current) > 1:
+                # What it writes must not be a view of where it writes.
+                if current is not value or user.inputs.count(current) > 1:
                     return True
                 continue
             if order[user] > order[writer]:

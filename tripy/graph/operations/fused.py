@@ -7,6 +7,7 @@ from tripy.graph.schema import Inference, Shape, operation
 
 
 def _linear_shape(ctx: Inference) -> Shape:
+    ctx.equal(ctx.shape()[-1], ctx.shape(1)[1], "the summed dimensions differ.")
     return (*ctx.shape()[:-1], ctx.shape(1)[0])
 
 

@@ -1,0 +1,142 @@
+"""The house's import rule: rooms import rooms that come before them, never the other way round.
+
+Only what runs is looked at: imports under ``if TYPE_CHECKING`` cannot make a cycle.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "tripy"
+
+# Room → the rooms it may import. A module belongs to the room with the longest name that it starts
+# with. Each row names rows above it only, so nothing can go round in a circle.
+ROOMS: dict[str, set[str]] = {
+    "errors": set(),
+    "dtypes": {"errors"},
+    "device": {"errors"},
+    "config": {"errors", "device"},
+    "logger": {"errors", "config"},
+    "graph": {"errors", "dtypes", "device"},
+    "passes": {"errors", "dtypes", "graph"},
+    "backends": set(),
+    "backends.base": {"device", "graph"},
+    "backends.torch": {
+        "errors", "dtypes", "device", "config", "logger", "graph", "passes", "backends.base",
+    },
+    # A tensor computes its values with the torch backend, whose storage they are.
+    "tensor": {"errors", "dtypes", "device", "config", "graph", "backends.torch"},
+    "types": {"tensor"},
+    "ops": {"errors", "dtypes", "device", "graph", "backends.torch", "tensor", "types"},
+    "nn": {"errors", "dtypes", "device", "graph", "backends.torch", "tensor", "types", "ops"},
+    "stream": {"errors", "device", "backends.torch"},
+    "structure": {"errors"},
+    "input_info": {"errors", "dtypes", "tensor"},
+    "report": {"backends.base"},
+    "saving": {
+        "errors", "dtypes", "device", "graph", "backends.torch", "structure", "input_info",
+    },
+    "executable": {
+        "errors", "device", "graph", "backends.base", "tensor", "stream", "structure",
+        "input_info", "report", "saving",
+    },
+    "compiler": {
+        "errors", "device", "logger", "graph", "backends.base", "backends.torch", "tensor",
+        "structure", "input_info", "executable",
+    },
+}  # fmt: skip
+ROOMS[""] = set(ROOMS)  # tripy/__init__.py, which is the public API.
+ROOMS["__main__"] = set(ROOMS)
+
+# Other packages that a room may import; the standard library is open to all.
+LIBRARIES: dict[str, set[str]] = {
+    "backends.torch": {"torch", "numpy"},
+    "stream": {"torch"},
+    "saving": {"torch", "safetensors"},
+    "nn": {"numpy"},
+    "__main__": {"torch", "numpy", "safetensors"},
+}
+# What may be missing where tripy runs, and is therefore imported where it is used.
+OPTIONAL = {"tensorrt", "tensorrt_rtx", "triton"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    fitting = [room for room in ROOMS if room and (module + ".").startswith(room + ".")]
+    return max(fitting, key=len, default="")
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """``(dotted name, line)`` of each import that runs; relative ones start with a dot."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                yield from imports(other)
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = "." * node.level + (node.module or "")
+            # `from tripy import dtypes` imports a module, `from tripy.dtypes import int8` a name.
+            names = (f"{start}.{alias.name}" for alias in node.names)
+            yield from ((name if start == "tripy" else start, node.lineno) for name in names)
+        else:
+            yield from imports(node)
+
+
+def problems(path: Path) -> Iterator[str]:
+    module = name_of(path)
+    room = room_of(module)
+    if not room and module:
+        yield f"{path.name} belongs to no room of the table"
+        return
+    for name, line in imports(ast.parse(path.read_text())):
+        place = f"{path.relative_to(ROOT)}:{line}"
+        if name.startswith("."):
+            yield f"{place} imports by a relative name"
+            continue
+        top, _, rest = name.partition(".")
+        if top == "tripy":
+            other = room_of(rest)
+            if other not in ROOMS[room] | {room}:
+                yield f"{place} imports {name}: the room '{room}' may not import '{other}'"
+        elif top in {"torch", "numpy", "safetensors"} and top not in LIBRARIES.get(room, ()):
+            yield f"{place} imports {top}, which the room '{room}' may not"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[name_of(p) or "tripy" for p in MODULES])
+def test_module_imports_only_what_its_room_may(path):
+    assert not list(problems(path))
+
+
+def test_no_row_names_a_later_row():
+    order = list(ROOMS)
+    for room, others in ROOMS.items():
+        if room not in ("", "__main__"):
+            assert all(order.index(other) < order.index(room) for other in others), room
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[name_of(p) or "tripy" for p in MODULES])
+def test_functions_import_only_optional_dependencies(path):
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            inside = {name.partition(".")[0] for name, _ in imports(function)}
+            assert inside <= OPTIONAL, f"{function.name} imports {inside - OPTIONAL}"
+
+
+def test_examples_and_benchmarks_use_the_public_api_only():
+    for folder in ("examples", "benchmarks"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for name, line in imports(ast.parse(path.read_text())):
+                inner = name.startswith("tripy.") and name != "tripy"
+                assert not inner, f"{path.relative_to(ROOT)}:{line} imports {name}"
