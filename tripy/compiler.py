@@ -9,7 +9,6 @@ from typing import Any, Optional, Union
 
 from tripy import config
 from tripy.backends.base import AbstractBackend
-from tripy.backends.torch import storage
 from tripy.backends.torch.backend import TORCH
 from tripy.device import device as Device
 from tripy.errors import TripyException, user_location

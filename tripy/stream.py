@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 import torch
 
+from tripy import config
 from tripy.backends.torch import storage
 from tripy.device import device
 from tripy.errors import TripyException
@@ -31,7 +32,7 @@ class Stream:
         if not isinstance(priority, int) or isinstance(priority, bool):
             raise TripyException("Stream: the priority is not an integer.", got=repr(priority))
         self._torch: Optional[Any] = None
-        if storage.default_device().kind == "gpu":
+        if config.default_device.kind == "gpu":
             self._torch = torch.cuda.Stream(priority=priority)
 
     @classmethod

@@ -536,7 +536,7 @@ def apply(
                 where = tensor._value.device
                 break
         else:
-            where = CPU if inputs else storage.default_device()
+            where = CPU if inputs else config.default_device
     values = [None if t is None else t._value_on(where) for t in inputs]
     if config.enable_input_validation:
         for value, tensor in zip(values, inputs):

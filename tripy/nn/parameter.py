@@ -13,8 +13,7 @@ from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 
-from tripy import dtypes
-from tripy.backends.torch import storage
+from tripy import config, dtypes
 from tripy.device import device
 from tripy.errors import TripyException, user_location
 from tripy.graph import Value
@@ -81,7 +80,7 @@ class Parameter(Tensor):
     def _unset(cls, shape: tuple[int, ...], dtype: dtypes.dtype, name: str = "") -> Parameter:
         """A parameter that is declared and has no value."""
         parameter = object.__new__(cls)
-        where = storage.default_device()
+        where = config.default_device
         parameter._adopt(Value(dtype, shape, where, name=name or None, location=user_location()))
         return parameter
 

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, Optional
 
-from tripy import dtypes, ops
-from tripy.backends.torch import storage
+from tripy import config, dtypes, ops
 from tripy.errors import TripyException
 from tripy.nn.parameter import Declaration, Parameter, Problem, is_unset
 from tripy.tensor import Tensor
@@ -28,7 +27,7 @@ class Slot(NamedTuple):
         """A value for the parameter, from whatever was given; or the problem with it."""
         rule = self.declaration or Declaration.like(self.value)
         if given is not None and not isinstance(given, Tensor):
-            where = self.value.device if self.value is not None else storage.default_device()
+            where = self.value.device if self.value is not None else config.default_device
             plain = not hasattr(given, "__dlpack__") and not hasattr(given, "dtype")
             try:
                 given = Tensor(given, dtype=rule.dtypes[0] if plain else None, device=where)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Optional, Union
 
-from tripy import dtypes
-from tripy.backends.torch import storage
+from tripy import config, dtypes
 from tripy.errors import TripyException
 from tripy.graph import dims
 from tripy.graph.operations.create import FILL
@@ -16,7 +15,7 @@ from tripy.types import ShapeLike
 
 
 def _create(op: str, attrs: dict[str, Any], like: Optional[Tensor] = None) -> Tensor:
-    where = like.device if like is not None else storage.default_device()
+    where = like.device if like is not None else config.default_device
     return apply(op, [], {**attrs, "where": where}, where)
 
 

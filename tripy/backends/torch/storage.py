@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Sequence
 from typing import Any, Optional
 
@@ -31,19 +30,6 @@ TORCH_TYPES = {
 }
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 TRIPY_TYPES = {t: k for k, t in TORCH_TYPES.items() if k is not dtypes.int4}
-
-
-def default_device() -> device:
-    """The setting, else TRIPY_DEVICE, else the GPU where torch sees one, else the CPU."""
-    return config.default_device or _found_device()
-
-
-@functools.cache
-def _found_device() -> device:
-    chosen = os.environ.get("TRIPY_DEVICE")
-    if chosen:
-        return device(chosen)
-    return device("gpu" if torch.cuda.is_available() else "cpu")
 
 
 @functools.cache
@@ -141,7 +127,7 @@ def _from_dlpack(data: Any) -> torch.Tensor:
 def _from_python(
     data: Any, kind: Optional[dtypes.dtype], where: Optional[device]
 ) -> tuple[torch.Tensor, dtypes.dtype]:
-    target = torch_device(where or default_device())
+    target = torch_device(where or config.default_device)
     try:
         if isinstance(data, (list, tuple)):
             data = _unwrap(data)

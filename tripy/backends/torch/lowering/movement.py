@@ -41,7 +41,7 @@ def _slice(attrs: Attrs, x: T) -> T:
 def _gather(attrs: Attrs, x: T, index: T) -> T:
     dim = attrs["dim"] % x.dim()
     flat = torch.index_select(x, dim, _wrapped(index.reshape(-1), x.shape[dim]))
-    return flat.reshape(*x.shape[:dim], *index.shape, *x.shape[dim + 1 :])
+    return flat.reshape((*x.shape[:dim], *index.shape, *x.shape[dim + 1 :]))
 
 
 def _wrapped(index: T, size: int) -> T:

@@ -23,8 +23,10 @@ def _reduction(function: Callable, accumulate: bool = False) -> Callable:
 
 
 def _prod(x: T, axes: tuple[int, ...], keepdim: bool) -> T:
+    # One dimension at a time, and not rounded to 16 bits in between.
+    wide = torch.float32 if x.dtype.is_floating_point else torch.int64
     for axis in sorted((a % x.dim() for a in axes), reverse=True):
-        x = torch.prod(x, axis, keepdim=keepdim)
+        x = torch.prod(x, axis, keepdim=keepdim, dtype=wide)
     return x
 
 
