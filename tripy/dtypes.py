@@ -92,7 +92,7 @@ class int64(integer, itemsize=8):  # noqa: N801
     """64-bit signed integer."""
 
 
-class bool(metaclass=dtype, itemsize=1):  # noqa: N801, A001
+class bool(metaclass=dtype, itemsize=1):  # noqa: N801
     """True or False, one byte each. Neither ``floating`` nor ``integer``."""
 
 

@@ -164,6 +164,23 @@ class Inference:
             raise self.fail(what, expected=expected or f"{left} <= {right}")
         self.constraints.append(Constraint("<=", left, right, f"{self.op}: {what}", self.location))
 
+    def broadcast_to(self, shape: Shape, target: Shape, what: str, expected: Any = None) -> None:
+        """Require that a shape can be broadcast to another one, which is the result's."""
+        if len(shape) > len(target):
+            raise self.fail(what, expected=expected)
+        for own, size in zip(shape, target[len(target) - len(shape) :]):
+            low, high = dims.bounds(own)
+            if own in (1, size):
+                continue
+            if not low <= 1 <= high:
+                self.equal(own, size, what, expected)
+                continue
+            # It may be 1 at run time, and then fits everything.
+            either = dims.Expr.of(dims.Call("broadcast", (own, size)))
+            self.constraints.append(
+                Constraint("==", either, size, f"{self.op}: {what}", self.location)
+            )
+
     def broadcast(self, *shapes: Shape) -> Shape:
         """The shape of operands that are broadcast against each other, by numpy's rules."""
         result: list[Dim] = []

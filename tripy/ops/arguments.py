@@ -23,6 +23,21 @@ def tensor(op: str, value: Any, name: str = "input") -> Tensor:
     )
 
 
+def tensor_of(
+    op: str, value: Any, accepted: Sequence[dtypes.dtype], name: str = "input"
+) -> Tensor:
+    """A tensor of one of several data types, where the operation recorded accepts more."""
+    if tensor(op, value, name).dtype in accepted:
+        return value
+    raise TripyException(
+        f"{op}: {name} has an unsupported data type.",
+        got=f"{name}: {value._value.type_text}",
+        expected="one of " + ", ".join(map(str, accepted)),
+        hint=f"tp.cast({name}, ...)",
+        tensors=[(name, value)],
+    )
+
+
 def dtype(op: str, value: Any, accepted: Sequence[dtypes.dtype] = dtypes.ALL) -> dtypes.dtype:
     """A data type among those accepted."""
     if isinstance(value, dtypes.dtype) and value in accepted:

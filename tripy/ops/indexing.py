@@ -7,6 +7,8 @@ from typing import Any
 from tripy.errors import TripyException
 from tripy.graph import dims
 from tripy.graph.dims import Dim
+from tripy.graph.operations.movement import NOT_F8
+from tripy.ops import arguments
 from tripy.ops.movement import gather
 from tripy.tensor import DimensionSize, Tensor, apply, method, size_of
 
@@ -33,7 +35,7 @@ def __getitem__(input: Tensor, index: Any) -> Tensor:  # noqa: N807  (becomes th
         [4.0, 2.0]
     """
     if isinstance(index, Tensor) and not isinstance(index, DimensionSize):
-        return gather(input, 0, index)
+        return gather(arguments.tensor_of("slice", input, NOT_F8), 0, index)
     parts = list(index) if isinstance(index, tuple) else [index]
     consumed = sum(part is not None and part is not Ellipsis for part in parts)
     ellipses = sum(part is Ellipsis for part in parts)

@@ -8,6 +8,7 @@ from typing import Union
 from tripy.device import device
 from tripy.errors import TripyException
 from tripy.graph import dims
+from tripy.graph.operations.movement import NOT_F8
 from tripy.ops import arguments
 from tripy.tensor import Tensor, apply, method
 from tripy.types import ShapeLike
@@ -66,7 +67,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         >>> tp.flatten(tp.ones((2, 3, 4)), 1).shape
         (2, 12)
     """
-    rank = arguments.tensor("flatten", input).rank
+    rank = arguments.tensor_of("flatten", input, NOT_F8).rank
     shape = input._value.shape
     if rank == 0:
         return reshape(input, (1,))

@@ -72,7 +72,7 @@ def quantize(input: Tensor, scale: Scale, dtype: dtypes.dtype, dim: Optional[int
         >>> tp.quantize(tp.Tensor([0.25, 0.75, 100.0]), 0.5, tp.int8).tolist()
         [0, 2, 127]
     """
-    arguments.tensor("quantize", input)
+    arguments.tensor_of("quantize", input, dtypes.FLOATS)
     attrs = {
         "dtype": arguments.dtype("quantize", dtype, dtypes.QUANTIZED),
         "dim": _dim("quantize", dim, input),
@@ -103,7 +103,7 @@ def dequantize(
         >>> tp.dequantize(q, [0.5, 1.0], tp.float32, dim=0).tolist()
         [[5.0, 10.0], [3.0, 40.0]]
     """
-    arguments.tensor("dequantize", input)
+    arguments.tensor_of("dequantize", input, dtypes.QUANTIZED)
     arguments.dtype("dequantize", dtype, dtypes.FLOATS)
     attrs = {"dim": _dim("dequantize", dim, input)}
     return apply("dequantize", [input, _scale("dequantize", scale, dtype, input)], attrs)

@@ -68,10 +68,12 @@ def _attention(ctx: Inference) -> Shape:
         if mask.dtype is not bool and mask.dtype is not ctx.values[0].dtype:  # type: ignore[union-attr]
             raise ctx.fail("the mask's data type does not fit.", expected="bool, or the query's")
         scores = (query[0], query[1], query[2], key[2])
-        if len(mask.shape) > 4 or ctx.broadcast(mask.shape, scores) != scores:  # type: ignore[union-attr]
-            raise ctx.fail(
-                "the mask cannot be broadcast to the scores.", expected=f"broadcastable to {scores}"
-            )
+        ctx.broadcast_to(
+            mask.shape,  # type: ignore[union-attr]
+            scores,
+            "the mask cannot be broadcast to the scores.",
+            expected=f"broadcastable to {scores}",
+        )
     return (*query[:3], value[3])
 
 
@@ -101,9 +103,10 @@ def _rotary(ctx: Inference) -> Shape:
         raise ctx.fail("the last dimension is not even.", expected="pairs of elements to rotate")
     half = (*shape[:-1], dims.floordiv(shape[-1], 2))
     for position, name in ((1, "cos"), (2, "sin")):
-        angle = ctx.shape(position)
-        if len(angle) > len(half) or ctx.broadcast(angle, half) != half:
-            raise ctx.fail(
-                f"the shape of {name} does not fit.", expected=f"broadcastable to {half}"
-            )
+        ctx.broadcast_to(
+            ctx.shape(position),
+            half,
+            f"the shape of {name} does not fit.",
+            expected=f"broadcastable to {half}",
+        )
     return shape

@@ -75,13 +75,12 @@ def _expand(ctx: Inference) -> Shape:
         if size == -1 or size == own:
             result.append(own)
             continue
-        if own != 1:
-            ctx.equal(
-                own,
-                size,
-                "a size cannot be broadcast.",
-                expected=f"{own}, -1, or an input whose size there is 1",
-            )
+        ctx.broadcast_to(
+            (own,),
+            (size,),
+            "a size cannot be broadcast.",
+            expected=f"{own}, -1, or an input whose size there is 1",
+        )
         result.append(size)
     return tuple(result)
 

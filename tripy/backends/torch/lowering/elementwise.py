@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from tripy import dtypes
 from tripy.backends.torch.lowering.table import LOWERINGS, Attrs, T, lowering, row

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Optional
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from tripy.backends.torch.lowering.table import Attrs, T, lowering
 from tripy.errors import TripyException

@@ -1,0 +1,34 @@
+"""Settings of all tests: every graph is verified after every pass, and nothing is random twice."""
+
+import os
+import sys
+from pathlib import Path
+
+# Before tripy is imported: it reads its settings then.
+os.environ.setdefault("TRIPY_VERIFY", "1")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [path for path in [str(ROOT)] if path not in sys.path]
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+pytest.register_assert_rewrite("tests.helpers")
+
+hypothesis.settings.register_profile(
+    "tests",
+    max_examples=int(os.environ.get("TRIPY_EXAMPLES", "5")),
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink],
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile("tests")
+
+
+@pytest.fixture
+def rng():
+    """A numpy random generator, the same in every run."""
+    import numpy as np  # noqa: PLC0415  (only tests that ask for it need it)
+
+    return np.random.default_rng(0)
