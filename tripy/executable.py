@@ -10,7 +10,7 @@ from tripy import saving
 from tripy.backends.base import Program
 from tripy.device import device as Device
 from tripy.errors import TripyException
-from tripy.graph import Graph, Value, dims
+from tripy.graph import Constraint, Graph, Value, dims
 from tripy.input_info import Bounds, DimensionInputInfo, InputInfo
 from tripy.report import Report
 from tripy.stream import Stream, default_stream
@@ -203,13 +203,7 @@ class Executable:
             left = dims.evaluate(constraint.left, sizes)
             right = dims.evaluate(constraint.right, sizes)
             if not constraint.holds(left, right):
-                raise TripyException(
-                    constraint.message,
-                    got=f"{constraint.left} = {left} and {constraint.right} = {right}",
-                    expected=f"sizes for which {constraint.left} {constraint.relation} "
-                    f"{constraint.right}",
-                    location=constraint.location,
-                )
+                raise _violation(constraint, left, right)
         return sizes
 
     def report(self) -> Report:
@@ -256,6 +250,20 @@ class Executable:
                 not tripy's.
         """
         return saving.load(cls, path, device)
+
+
+def _violation(constraint: Constraint, left: int, right: int) -> TripyException:
+    sides = [(constraint.left, left), (constraint.right, right)]
+    if constraint.relation == "broadcast":
+        wanted = f"{constraint.left} and {constraint.right} equal, or one of them 1"
+    else:
+        wanted = f"{constraint.left} {constraint.relation} {constraint.right}"
+    return TripyException(
+        constraint.message,
+        got=", ".join(f"{dim} = {size}" for dim, size in sides if not isinstance(dim, int)),
+        expected=wanted,
+        tensors=[("the operation", constraint)],
+    )
 
 
 def _check_bounds(path: str, size: int, bounds: Bounds, got: str, info: Any) -> None:

@@ -145,7 +145,7 @@ class TorchProgram(Program):
         return TripyException(
             f"{node.op}: {str(error).splitlines()[0]}",
             got=", ".join(v.type_text for v in node.inputs if v is not None),
-            location=node.location,
+            tensors=[("the operation", node)],
         )
 
     def _attributes(self, sizes: Mapping[str, int]) -> dict[int, dict[str, Any]]:
