@@ -45,9 +45,10 @@ ROOMS: dict[str, set[str]] = {
         "errors", "device", "graph", "backends.base", "tensor", "stream", "structure",
         "input_info", "report", "saving",
     },
+    "recording": {"errors", "device", "graph", "input_info", "structure", "tensor"},
     "compiler": {
         "errors", "device", "logger", "graph", "backends.base", "backends.torch", "tensor",
-        "structure", "input_info", "executable",
+        "structure", "recording", "executable",
     },
 }  # fmt: skip
 ROOMS[""] = set(ROOMS)  # tripy/__init__.py, which is the public API.

@@ -11,13 +11,13 @@ from tripy import config
 from tripy.backends.base import AbstractBackend
 from tripy.backends.torch.backend import TORCH
 from tripy.device import device as Device
-from tripy.errors import TripyException, user_location
+from tripy.errors import TripyException
 from tripy.executable import Executable
-from tripy.graph import Graph, Node, Value, dims
-from tripy.input_info import Bounds, DimensionInputInfo, InputInfo
+from tripy.graph import Graph, Value
 from tripy.logger import logger
-from tripy.structure import Baked, Leaf, SizeLeaf, Structure, map_structure, nested
-from tripy.tensor import DimensionSize, Tensor, tracing
+from tripy.recording import Inputs, check_inputs, outputs_of
+from tripy.structure import Structure, map_structure
+from tripy.tensor import tracing
 
 BACKENDS: dict[str, AbstractBackend] = {"torch": TORCH}
 
@@ -76,7 +76,7 @@ def compile(
             got=f"{len(args)} positional and keyword arguments {sorted(kwargs or {})}",
             expected=f"{_name(func)}{signature}",
         ) from None
-    inputs = _Inputs(where)
+    inputs = Inputs(where)
     structures: dict[str, Structure] = {}
     parameters: list[inspect.Parameter] = []
     with tracing():
@@ -93,10 +93,10 @@ def compile(
                     parameters.append(_runtime_parameter(parameter, key))
         result = func(*bound.args, **bound.kwargs)
         outputs: list[Value] = []
-        result_structure = _outputs(result, outputs, "result", where)
+        result_structure = outputs_of(result, outputs, "result", where)
     logger.timing(f"recording: {(time.perf_counter() - start) * 1e3:.1f} ms")
     graph = Graph(inputs.values, outputs).copy(_parameter_names(func))
-    _check_inputs(graph)
+    check_inputs(graph, inputs.sizes)
     program = chosen.compile(graph, where, optimization_level)
     return Executable(
         program,
@@ -168,23 +168,6 @@ def _parameter_names(func: Any) -> dict[Value, str]:
     return names
 
 
-def _check_inputs(graph: Graph) -> None:
-    """Refuse stand-ins that a function compiled earlier has left in a global or an attribute."""
-    own = set(graph.inputs)
-    readers: list[tuple[Value, Optional[Node]]] = [(value, None) for value in graph.outputs]
-    for node in graph.nodes():
-        readers += [(value, node) for value in node.inputs if value is not None]
-    for value, reader in readers:
-        if value.is_input and value not in own:
-            raise TripyException(
-                "compile: a tensor is an input of another function that was compiled before.",
-                got=f"{value.name}: {value.type_text}",
-                expected="tensors that are arguments of this function, or have values",
-                hint="state is in the arguments: keep no tensor of a call in a global or attribute",
-                location=reader.location if reader is not None else None,
-            )
-
-
 def _runtime_parameter(parameter: inspect.Parameter, name: str) -> inspect.Parameter:
     """A function's parameter as the compiled one has it: it has to be given, and has no default."""
     if parameter.kind is inspect.Parameter.VAR_KEYWORD:
@@ -212,100 +195,3 @@ def _choose(backend: str, where: Device) -> tuple[AbstractBackend, str]:
             hint='device=tp.device("cpu")',
         )
     return BACKENDS[name], "asked for" if backend != "auto" else "the only backend installed"
-
-
-class _Inputs:
-    """Collects the runtime inputs of a function and makes their stand-ins."""
-
-    def __init__(self, where: Device) -> None:
-        self.where = where
-        self.values: list[Value] = []
-        self.leaves: dict[str, Any] = {}
-        self._named: dict[str, Bounds] = {}
-
-    def structure(self, argument: Any, path: str) -> Structure:
-        """The nesting of an argument, with a leaf for each InputInfo in it."""
-        if isinstance(argument, InputInfo):
-            self._add_tensor(argument, path)
-            return Leaf(path, len(self.values) - 1)
-        if isinstance(argument, DimensionInputInfo):
-            self.leaves[path] = argument
-            return SizeLeaf(path)
-        if isinstance(argument, (list, tuple, dict)) and _holds_input(argument):
-            return nested(argument, path, self.structure)
-        return Baked(path, argument)
-
-    def _named_size(self, name: str, bounds: Bounds) -> dims.Dim:
-        known = self._named.setdefault(name, bounds)
-        if known != bounds:
-            raise TripyException(
-                f"compile: the dimension {name!r} has two different bounds.",
-                got=f"{tuple(known)} and {tuple(bounds)}",
-                expected="the same NamedDimension everywhere",
-            )
-        return dims.symbol(name, *bounds)
-
-    def _add_tensor(self, info: InputInfo, path: str) -> None:
-        shape = tuple(
-            self._named_size(info.dimension_names[i], bounds)
-            if i in info.dimension_names
-            else dims.symbol(f"{path}.shape[{i}]", *bounds)
-            for i, bounds in enumerate(info.shape_bounds)
-        )
-        value = Value(info.dtype, shape, self.where, name=path, location=user_location())
-        value.is_input = True
-        self.values.append(value)
-        self.leaves[path] = info
-
-    def stand_in(self, leaf: Structure) -> Any:
-        if isinstance(leaf, Leaf):
-            return Tensor._from_value(self.values[leaf.index])
-        if isinstance(leaf, SizeLeaf):
-            return DimensionSize._of(dims.symbol(leaf.symbol, *self.leaves[leaf.path].value_bounds))
-        assert isinstance(leaf, Baked)
-        return leaf.value
-
-
-def _holds_input(argument: Any) -> bool:
-    if isinstance(argument, (list, tuple)):
-        return any(map(_holds_input, argument))
-    if isinstance(argument, dict):
-        return any(map(_holds_input, argument.values()))
-    return isinstance(argument, (InputInfo, DimensionInputInfo))
-
-
-def _outputs(result: Any, outputs: list[Value], path: str, where: Device) -> Structure:
-    if isinstance(result, Tensor):
-        value = result._value_on(where)
-        if value.device != where:
-            raise TripyException(
-                f"compile: {path} is on another device.",
-                got=f"{value.type_text} on {value.device}",
-                expected=f"a tensor on {where}, where the function is compiled for",
-                hint=f'tp.copy(tensor, tp.device("{where}"))',
-                tensors=[(path, result)],
-            )
-        if value.data is None and value.node is None and not value.is_input:
-            raise TripyException(
-                f"compile: {path} is a parameter that has no value yet.",
-                got=f"{value.name or 'a parameter'}: {value.type_text}, not assigned",
-                expected="a tensor with values",
-            )
-        outputs.append(value)
-        return Leaf(path, len(outputs) - 1)
-    if isinstance(result, (list, tuple, dict)) and result:
-        return nested(result, path, lambda item, where_: _outputs(item, outputs, where_, where))
-    raise TripyException(
-        "compile: the function does not return Tensors.",
-        got=f"{path} is {_describe(result)}",
-        expected="a Tensor, or Tensors in a list, tuple or dict",
-        hint="tp.Tensor(number) for a number" if isinstance(result, (bool, int, float)) else None,
-    )
-
-
-def _describe(result: Any) -> str:
-    if result is None:
-        return "None"
-    if isinstance(result, (list, tuple, dict)):
-        return f"an empty {type(result).__name__}"
-    return f"{result!r:.60} of type {type(result).__name__}"

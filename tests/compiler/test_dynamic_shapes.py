@@ -97,9 +97,7 @@ def test_the_size_of_a_broadcast_is_used_further():
 
 
 def test_a_dynamic_size_meets_a_known_one():
-    fast = agree(
-        lambda a: a * tp.ones((4, 1)), [info(N, 2)], [[numbers(4, 2)], [numbers(1, 2)]]
-    )
+    fast = agree(lambda a: a * tp.ones((4, 1)), [info(N, 2)], [[numbers(4, 2)], [numbers(1, 2)]])
     with raises("cannot be broadcast"):
         fast(numbers(3, 2))
 
@@ -233,9 +231,7 @@ def test_a_size_in_a_nest():
     def pick(data):
         return data["x"][: data["sizes"][0]]
 
-    fast = tp.compile(
-        pick, args=[{"x": info(5), "sizes": [tp.DimensionInputInfo((1, 2, 5))]}]
-    )
+    fast = tp.compile(pick, args=[{"x": info(5), "sizes": [tp.DimensionInputInfo((1, 2, 5))]}])
     assert fast({"x": numbers(5), "sizes": [2]}).tolist() == [0, 1]
     with raises(r"data\.sizes\[0\] is out of bounds"):
         fast({"x": numbers(5), "sizes": [7]})
@@ -288,7 +284,9 @@ def test_dynamic_and_static_give_the_same(rows):
 
 
 def test_many_shapes_of_one_function():
-    fast = tp.compile(lambda x, y: (x + 1)[: y.shape[0]], args=[info((1, 9, 100)), info((1, 9, 100))])
+    fast = tp.compile(
+        lambda x, y: (x + 1)[: y.shape[0]], args=[info((1, 9, 100)), info((1, 9, 100))]
+    )
     for a in range(1, 60):
         for b in range(1, 101, 25):
             assert fast(numbers(a), numbers(b)).shape == (min(a, b),)
