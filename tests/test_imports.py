@@ -21,41 +21,38 @@ ROOMS: dict[str, set[str]] = {
     "dtypes": {"errors"},
     "device": {"errors"},
     "config": {"errors", "device"},
-    "logger": {"errors", "config"},
-    "graph": {"errors", "dtypes", "device"},
-    "passes": {"errors", "dtypes", "graph"},
+}
+WORDS = set(ROOMS)  # What all others speak.
+ROOMS |= {
+    "logger": WORDS,
+    "graph": WORDS - {"config"},
+    "passes": WORDS | {"graph"},
     "backends": set(),
-    "backends.base": {"device", "graph"},
-    "backends.torch": {
-        "errors", "dtypes", "device", "config", "logger", "graph", "passes", "backends.base",
-    },
+    "backends.base": WORDS | {"graph"},
+    "backends.torch": WORDS | {"logger", "graph", "passes", "backends.base"},
     # A tensor computes its values with the torch backend, whose storage they are.
-    "tensor": {"errors", "dtypes", "device", "config", "graph", "backends.torch"},
+    "tensor": WORDS | {"graph", "backends.torch"},
     "types": {"tensor"},
-    "ops": {"errors", "dtypes", "device", "graph", "backends.torch", "tensor", "types"},
-    "nn": {"errors", "dtypes", "device", "graph", "backends.torch", "tensor", "types", "ops"},
-    "stream": {"errors", "device", "backends.torch"},
-    "structure": {"errors"},
-    "input_info": {"errors", "dtypes", "tensor"},
+    "ops": WORDS | {"graph", "backends.torch", "tensor", "types"},
+    "nn": WORDS | {"graph", "backends.torch", "tensor", "types", "ops"},
+    "stream": WORDS | {"backends.torch"},
+    "structure": WORDS,
+    "input_info": WORDS | {"tensor"},
     "report": {"backends.base"},
-    "saving": {
-        "errors", "dtypes", "device", "graph", "backends.torch", "structure", "input_info",
-    },
-    "executable": {
-        "errors", "device", "graph", "backends.base", "tensor", "stream", "structure",
-        "input_info", "report", "saving",
-    },
-    "recording": {"errors", "device", "graph", "input_info", "structure", "tensor"},
-    "compiler": {
-        "errors", "device", "logger", "graph", "backends.base", "backends.torch", "tensor",
-        "structure", "recording", "executable",
-    },
-}  # fmt: skip
+    "saving": WORDS | {"graph", "backends.torch", "structure", "input_info"},
+    "executable": WORDS
+    | {"graph", "backends.base", "tensor", "stream", "structure", "input_info", "report", "saving"},
+    "recording": WORDS | {"graph", "tensor", "structure", "input_info"},
+    "compiler": WORDS
+    | {"logger", "graph", "backends.base", "backends.torch", "tensor", "structure", "recording"}
+    | {"executable"},
+}
 ROOMS[""] = set(ROOMS)  # tripy/__init__.py, which is the public API.
 ROOMS["__main__"] = set(ROOMS)
 
 # Other packages that a room may import; the standard library is open to all.
 LIBRARIES: dict[str, set[str]] = {
+    "config": {"torch"},  # To ask whether there is a GPU.
     "backends.torch": {"torch", "numpy"},
     "stream": {"torch"},
     "saving": {"torch", "safetensors"},
