@@ -38,7 +38,7 @@ def _causal(query: T, key: T, value: T, scale: Optional[float]) -> T:
     return result
 
 
-def attention(node: Node) -> Kernel:
+def prepare(node: Node) -> Kernel:
     """In blocks where that is faster, else torch's kernel."""
     query, key = node.inputs[0], node.inputs[1]
     assert query is not None and key is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 from weakref import WeakValueDictionary
 
 import torch
@@ -24,7 +24,7 @@ class Kernel(NamedTuple):
     """
 
     function: Callable
-    inputs: Sequence[Value]
+    inputs: Sequence[Optional[Value]]
     row: ReportRow
 
 
@@ -56,7 +56,9 @@ def pack_weight(
         plain = value.data.unpack()
     else:
         plain = value.data.contiguous()
-    digest = hashlib.blake2b(plain.cpu().view(torch.uint8).numpy(), digest_size=16).digest()
+    digest = hashlib.blake2b(
+        memoryview(plain.cpu().view(torch.uint8).numpy()), digest_size=16
+    ).digest()
     key = (layout, str(plain.device), value.dtype.name, tuple(plain.shape), digest)
     packed = _shared.get(key)
     if packed is None:

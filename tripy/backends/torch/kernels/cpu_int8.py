@@ -106,7 +106,9 @@ class StaticInt8:
 class DigitsInt8:
     """``x @ (w * w_scale).T + bias`` for a floating-point x, at float32's precision."""
 
-    def __init__(self, weight: Int8Weight, w_scale: T, bias: Optional[T], scale_input: bool) -> None:
+    def __init__(
+        self, weight: Int8Weight, w_scale: T, bias: Optional[T], scale_input: bool
+    ) -> None:
         self._weight, self._columns = weight.data, weight.shape[0]
         scale = w_scale.float().reshape(-1).contiguous()
         # A scale along the summed dimension belongs to the input's elements.

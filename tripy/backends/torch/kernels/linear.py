@@ -16,7 +16,7 @@ def _run(x: torch.Tensor, weight: torch.Tensor, bias: Optional[torch.Tensor]) ->
     return F.linear(x, weight, bias)
 
 
-def float_linear(node: Node) -> Kernel:
+def prepare(node: Node) -> Kernel:
     """torch's linear in the data type of the node."""
     weight = node.inputs[1]
     size = 0

@@ -75,7 +75,7 @@ class _Layer(NamedTuple):
         return pack_weight(self.node, 1, f"{__name__}.{layout.__name__}", layout)
 
 
-def quantized_linear(node: Node) -> Kernel:
+def prepare(node: Node) -> Kernel:
     """Choose a kernel by data types, scales and processor, and pack the weight for it."""
     weight, w_scale, x_scale, bias, out_scale = node.inputs[1:]
     parts = [w_scale, x_scale, bias, out_scale]
@@ -89,7 +89,7 @@ def quantized_linear(node: Node) -> Kernel:
             node, _reference(node.attrs), node.inputs, "torch, operation by operation",
             "there is no quantized kernel for this device yet",
         )  # fmt: skip
-    layer = _Layer(node, *(None if v is None else v.data for v in parts))
+    layer = _Layer(node, *(None if v is None else v.data for v in parts))  # type: ignore[arg-type]
     choose = _weight_only if layer.x_scale is None else _static
     function, name, reason = choose(layer)
     return _kernel(node, function, node.inputs[:1], name, reason)
@@ -120,17 +120,24 @@ def _static(layer: _Layer) -> tuple[Callable, str, str]:
         return _integers(layer, layer.pack(PlainWeight)), "float32 GEMM of the integers", _NO_VNNI
     if layer.kind is dtypes.int4:
         weight = layer.pack(Int4Weight)
-        return _integers(layer, weight), "float32 GEMM of the integers", (
-            "int8 input with int4 weight has no CPU instruction: the weight is unpacked each time"
+        return (
+            _integers(layer, weight),
+            "float32 GEMM of the integers",
+            (
+                "int8 input with int4 weight has no CPU instruction: the weight is unpacked each time"
+            ),
         )
     weight = layer.pack(PlainWeight)
     product = Expanded(weight, (layer.w_scale * layer.x_scale).float(), layer.dim, None)
-    return _finish(layer, lambda x: product(x.float())), "float8, emulated in float32", (
-        "the CPU has no float8 instructions"
+    return (
+        _finish(layer, lambda x: product(x.float())),
+        "float8, emulated in float32",
+        ("the CPU has no float8 instructions"),
     )
 
 
 def _integers(layer: _Layer, weight: Any) -> Callable:
+    assert layer.x_scale is not None
     scale = (layer.w_scale * layer.x_scale).double()
     if isinstance(weight, PlainWeight):
         return _finish(layer, lambda x: (integer_product(x, weight.data) * scale).float())
@@ -180,8 +187,10 @@ def _weight_only_product(layer: _Layer) -> tuple[Callable, str, str]:
         tiles = _int4_tiles(layer)
         if tiles is not None:
             return tiles, "int4 weight, bfloat16 GEMM (torch's int4 kernel for few rows)", ""
-        return _expanded(layer, Int4Weight), "int4 weight expanded, float GEMM", (
-            "torch has a fast int4 kernel for bfloat16 input only, blocks along the input"
+        return (
+            _expanded(layer, Int4Weight),
+            "int4 weight expanded, float GEMM",
+            ("torch has a fast int4 kernel for bfloat16 input only, blocks along the input"),
         )
     reason = "the CPU has no float8 instructions" if layer.kind is dtypes.float8 else (
         "one scale a block: there is no int8 kernel for it"
