@@ -12,7 +12,12 @@ sys.path[:0] = [path for path in [str(ROOT)] if path not in sys.path]
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 
+import tripy as tp  # noqa: E402
+
 pytest.register_assert_rewrite("tests.helpers")
+
+# Data in lists and initializers lives where the tests run.
+tp.config.default_device = tp.device(os.environ.get("TRIPY_DEVICE", "cpu"))
 
 hypothesis.settings.register_profile(
     "tests",

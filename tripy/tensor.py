@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import weakref
 from collections.abc import Sequence
@@ -504,7 +505,10 @@ def size_of(size: Any) -> Optional[dims.Dim]:
     if isinstance(size, int) and not isinstance(size, bool):
         return size
     if hasattr(size, "__index__") and not isinstance(size, (Tensor, bool)):
-        return int(size)
+        try:
+            return operator.index(size)
+        except TypeError:  # An array of several elements, or of floats.
+            return None
     return None
 
 
@@ -574,9 +578,24 @@ def binary(op: str, left: Any, right: Any) -> Tensor:
         left = scalar(op, left, right)
     elif not isinstance(right, Tensor):
         right = scalar(op, right, left)
+    elif left.dtype is not right.dtype:
+        left, right = sizes_as(left, right), sizes_as(right, left)
     if left is NotImplemented or right is NotImplemented:
         return NotImplemented
     return apply(op, [left, right])
+
+
+def sizes_as(operand: Tensor, other: Tensor) -> Tensor:
+    """A host size in the data type of a tensor that it meets, as a Python int would be.
+
+    So ``x * x.shape[0]`` means the same whether the size is an int, as it is in eager code, or a
+    DimensionSize, as it is while compiling.
+    """
+    if not isinstance(operand, DimensionSize) or other.dtype in (dtypes.int32, dtypes.bool):
+        return operand
+    if not all(dtypes.holds(other.dtype, bound) for bound in dims.bounds(operand._dim)):
+        return operand  # The operation refuses two data types.
+    return apply("cast", [operand], {"dtype": other.dtype}, other.device)
 
 
 def scalar(op: str, number: Any, like: Tensor) -> Any:

@@ -43,6 +43,8 @@ def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e
         True
     """
     _checked("allclose", input, other, FLOATS)
+    rtol = arguments.number("allclose", rtol, "rtol")
+    atol = arguments.number("allclose", atol, "atol")
     left, right = input.cast(float32), other.cast(float32)
     near = (abs(left - right) <= abs(right) * rtol + atol) & (abs(right) != float("inf"))
     # An infinity is close to itself, though the difference is NaN, and to nothing else.

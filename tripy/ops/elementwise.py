@@ -7,7 +7,7 @@ from typing import Any
 from tripy import dtypes
 from tripy.errors import TripyException
 from tripy.ops import arguments
-from tripy.tensor import Tensor, apply, method, scalar
+from tripy.tensor import Tensor, apply, method, scalar, sizes_as
 from tripy.types import TensorLike
 
 
@@ -335,4 +335,4 @@ def _operands(op: str, **operands: Any) -> list[Tensor]:
         left = _filler(op, left, right)
     elif not isinstance(right, Tensor):
         right = _filler(op, right, left)
-    return [left, right]
+    return [sizes_as(left, right), sizes_as(right, left)]

@@ -113,7 +113,7 @@ def _dim(op: str, dim: Optional[int], like: Tensor) -> Optional[int]:
     if dim is None:
         return None
     dim = arguments.integer(op, dim, "dim")
-    return dim + like.rank if dim < 0 else dim
+    return dim + like.rank if -like.rank <= dim < 0 else dim  # The schema refuses the rest.
 
 
 def dynamic_quantize(

@@ -126,3 +126,10 @@ def _triu(draw: Draw, dtype: Any) -> Sample:
         [draw.tensor(draw.shape((2, 4)), dtype)],
         lambda x: np.triu(x, diagonal),
     )
+
+
+@case("Tensor.shape", "F i8 I", "dimension")
+def _size(draw: Draw, dtype: Any) -> Sample:
+    x = draw.tensor(draw.shape((1, 3)), dtype)
+    # Eagerly the size is an int, while compiling a DimensionSize: both follow the tensor's type.
+    return Sample(lambda x: x.shape[0] * x, [x], lambda x: x * np.asarray(x.shape[0], x.dtype))

@@ -58,9 +58,19 @@ def device_of(array: torch.Tensor) -> device:
     return _device(array.device.type, array.device.index or 0)
 
 
+def filled(shape: tuple, number: Any, kind: dtypes.dtype, where: device) -> torch.Tensor:
+    """A tensor of a number that fits the type."""
+    target, place = TORCH_TYPES[kind], torch_device(where)
+    try:
+        return torch.full(shape, number, dtype=target, device=place)
+    except RuntimeError:
+        # torch takes no number above the type's largest, also where it would be rounded to that.
+        return torch.full(shape, number, dtype=torch.float64, device=place).to(target)
+
+
 def scalar(number: Any, kind: dtypes.dtype, where: device) -> torch.Tensor:
     """A 0-D tensor of a number that fits the type."""
-    return torch.full((), number, dtype=TORCH_TYPES[kind], device=torch_device(where))
+    return filled((), number, kind, where)
 
 
 def from_data(

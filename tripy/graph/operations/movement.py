@@ -110,6 +110,11 @@ def _concatenate(ctx: Inference) -> Shape:
 @operation("slice", "input: T -> T", T=NOT_F8)
 def _slice(ctx: Inference) -> Shape:
     """Attributes starts, sizes, steps: one a dimension; element i is starts + i * steps."""
+    for start, count, size in zip(ctx.attrs["starts"], ctx.attrs["sizes"], ctx.shape()):
+        if count == 1:  # An index; slices are cut to the size where they are recorded.
+            what = "an index is out of range."
+            ctx.at_most(start + 1, size, what, f"an index from -{size} to {size} - 1")
+            ctx.at_most(0, start, what, f"an index from -{size} to {size} - 1")
     return ctx.attrs["sizes"]
 
 

@@ -7,15 +7,12 @@ import torch
 from tripy import dtypes
 from tripy.backends.torch.lowering.elementwise import cast
 from tripy.backends.torch.lowering.table import LOWERINGS, Attrs, T, lowering
-from tripy.backends.torch.storage import TORCH_TYPES, torch_device
+from tripy.backends.torch.storage import filled, torch_device
 
 
 @lowering("full")
 def _full(attrs: Attrs) -> T:
-    return torch.full(
-        attrs["shape"], attrs["value"], dtype=TORCH_TYPES[attrs["dtype"]],
-        device=torch_device(attrs["where"]),
-    )  # fmt: skip
+    return filled(attrs["shape"], attrs["value"], attrs["dtype"], attrs["where"])
 
 
 @lowering("iota")

@@ -29,6 +29,8 @@ def _whole_division(function: Callable) -> Callable:
     def run(lhs: T, rhs: T) -> T:
         if lhs.dtype.is_floating_point or lhs.device.type != "cpu":
             return function(lhs, rhs)
+        if rhs.numel() == 1 and rhs.item() not in (0, -1):
+            return function(lhs, rhs)
         if not rhs.all() and lhs.numel():
             raise ZeroDivisionError("an integer was divided by zero")
         negated = rhs == -1

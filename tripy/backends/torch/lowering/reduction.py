@@ -36,6 +36,8 @@ def _mean(x: T, axes: tuple[int, ...], keepdim: bool) -> T:
     count = 1
     for axis in axes:
         count *= x.shape[axis]
+    if count == 0:  # Floating-point numbers have NaN for it.
+        raise ZeroDivisionError("there is nothing to reduce, and no integer that says so")
     return torch.div(torch.sum(x, axes, keepdim=keepdim), count, rounding_mode="trunc")
 
 
