@@ -216,7 +216,7 @@ class Tensor:
         array = _data(self)
         if array.numel() != 1:
             raise TripyException(
-                "The truth of a tensor with several elements is not defined.",
+                "The truth of a tensor is defined for one element only.",
                 got=self._value.type_text,
                 expected="a tensor with one element",
                 hint="tp.all(tensor) or tp.any(tensor)",
@@ -489,6 +489,12 @@ class DimensionSize(Tensor):
 
     def __rmod__(self, other: Any) -> Any:
         return self._combine(other, dims.mod, Tensor.__rmod__, True)
+
+    def __neg__(self) -> DimensionSize:
+        return DimensionSize._of(-self._dim)
+
+    def __abs__(self) -> DimensionSize:
+        return DimensionSize._of(dims.maximum(self._dim, -self._dim))
 
     __hash__ = object.__hash__
 
