@@ -21,12 +21,13 @@ from weight_loader import DEMO, load_quant_weights_from_hf, read_config
 
 import tripy as tp
 
+PROMPT = '''def read_lines(path):
+    """Read a file and return its lines."""
+'''
+
 
 class ByteTokenizer:
-    """Bytes are tokens."""
-
-    def encode(self, text):
-        # Bytes on the command line that are not UTF-8 come as surrogates.
+    def encode(self, text):  # Bytes on the command line that are not UTF-8 are surrogates.
         return list(text.encode("utf-8", "surrogateescape"))
 
     def decode(self, tokens):
@@ -80,7 +81,8 @@ def print_statistics(generator: Generator, model: GPT) -> None:
     for step, seconds in generator.seconds.items():
         count = generator.tokens[step]
         print(f"{step:9}{count:,} tokens, {count / seconds:,.0f} a second")
-    print(f"         the context was full {generator.slides} times; its last half was kept")
+    if generator.slides:
+        print(f"         the context was full {generator.slides} times; its last half was kept")
     print(f"weights  {model.weight_bytes():,} bytes; {floating:,} in float32")
     seconds = sum(step.compile_seconds for step in generator.steps.values())
     print(f"compile  {seconds:.2f} s for prefill and decode")
@@ -128,12 +130,12 @@ def main() -> int:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add, types = parser.add_argument, ("demo", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
-    add("--input-text", default="def read_file(path):\n", help="what the text starts with")
+    add("--input-text", default=PROMPT, help="what the text starts with")
     add("--model-type", choices=types, default="demo")
     add("--checkpoint", type=Path, help="folder with config.json and model.safetensors")
     add("--max-new-tokens", type=int, default=400)
     add("--seed", type=int, default=0)
-    add("--temperature", type=float, default=0.8, help="0 takes the likeliest token")
+    add("--temperature", type=float, default=0.7, help="0 takes the likeliest token")
     add("--top-k", type=int, default=0, help="only so many of the likeliest tokens; 0 for all")
     add("--quant-mode", choices=tuple(QUANT_MODES), default="none")
     add("--evaluate", action="store_true", help="measure bits a byte on held-out text")

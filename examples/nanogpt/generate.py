@@ -83,7 +83,7 @@ def bits(model: GPT, inputs: np.ndarray, targets: np.ndarray) -> float:
     rows, nats = tp.NamedDimension("windows", 1, step, step), 0.0
     compiled = tp.compile(model, args=[tp.InputInfo((rows, length), tp.int32)])
     for i in range(0, windows, step):
-        logits = compiled(tp.Tensor(inputs[i : i + step], dtype=tp.int32)).numpy()
+        logits = compiled(tp.Tensor(inputs[i : i + step].tolist(), dtype=tp.int32)).numpy()
         logits = logits - logits.max(-1, keepdims=True)
         picked = np.take_along_axis(logits, targets[i : i + step, :, None], -1)
         nats += np.log(np.exp(logits).sum(-1)).sum(dtype=float) - picked.sum(dtype=float)

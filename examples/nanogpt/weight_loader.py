@@ -131,7 +131,8 @@ def read_tensors(folder: Path):
                     if not BUFFERS.fullmatch(name):
                         tensor = file.get_tensor(stored).float()
                         turned = name.endswith(TRANSPOSED)
-                        yield name, tp.Tensor(tensor.t().contiguous() if turned else tensor)
+                        tensor = tensor.t().contiguous() if turned else tensor
+                        yield name, tp.Tensor(tensor, device=tp.config.default_device)
     except Exception as error:  # Those of safetensors have no common type.
         raise _problem(
             f"weights in {folder} that cannot be read: {_line(error)}",
@@ -167,7 +168,7 @@ def calibrate(model: GPT, windows: np.ndarray) -> dict[str, float]:
             for name, layer in getattr(block, part).named_children():
                 watch(f"h.{i}.{part}.{name}", layer)
     for window in windows:
-        model(tp.Tensor(window[None]))
+        model(tp.Tensor([window.tolist()], dtype=tp.int32))
         largest = np.maximum(largest, tp.stack(list(seen.values())).numpy())
     return dict(zip(seen, largest.tolist(), strict=True))
 

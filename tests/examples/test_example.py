@@ -1,0 +1,172 @@
+"""The example as a command: in this process where that will do, since imports take seconds."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import example
+import pytest
+from weight_loader import DEMO
+
+EXAMPLE = Path(example.__file__)
+# Attributes of tripy's objects that start with an underscore, and modules other than tripy itself.
+PRIVATE = re.compile(r"\btripy\.\w|from tripy|\btp\._|\.(_value|_program|_from_value|_declare)\b")
+
+
+def run(monkeypatch, capsys, *arguments):
+    """Exit code, output and error output of the command."""
+    monkeypatch.setattr(sys, "argv", ["example.py", *map(str, arguments)])
+    try:
+        code = example.main()
+    except SystemExit as stop:
+        code = stop.code
+    return (code, *capsys.readouterr())
+
+
+def test_generating(monkeypatch, capsys):
+    arguments = ("--input-text", "import os\n", "--max-new-tokens", 60, "--seed", 3)
+    code, out, errors = run(monkeypatch, capsys, *arguments, "--quant-mode", "int8-weight-only")
+    assert (code, errors) == (0, "")
+    text, statistics = out.split("\n---\n")
+    assert text.startswith("import os\n") and len(text) == 10 + 60
+    for part in (
+        "prefill  10 tokens",
+        "decode   59 tokens",
+        "weights  11,708,416 bytes; 43,376,640",
+    ):
+        assert part in statistics
+    assert re.search(r"kernels  \d+ x quantized_linear: .*int8", statistics)
+    assert (
+        text
+        == run(monkeypatch, capsys, *arguments, "--quant-mode", "int8-weight-only")[1].split(
+            "\n---\n"
+        )[0]
+    )
+
+
+def test_evaluating(monkeypatch, capsys):
+    text = example.held_out_text()
+    monkeypatch.setattr(example, "held_out_text", lambda: text[:2700])
+    arguments = ("--max-new-tokens", 2, "--quant-mode", "int4-weight-only", "--evaluate")
+    code, out, _ = run(monkeypatch, capsys, *arguments)
+    assert code == 0
+    assert "evaluate 512 bytes of held-out text, 2 windows of 256 tokens" in out
+    assert re.search(r"  float32: \d\.\d{4} bits a byte\n", out)
+    assert re.search(r"  int4-weight-only: \d\.\d{4} bits a byte, [+-]\d\.\d\d%\n$", out)
+    code, out, _ = run(monkeypatch, capsys, "--max-new-tokens", 2, "--evaluate")
+    assert code == 0 and out.count("bits a byte") == 1
+
+
+def test_characters_of_several_bytes(monkeypatch, capsys):
+    made = "naïve → 𝄞 \ufffd".encode() + b"\xff\x80\xe2\x86"
+    tokens = iter(made)
+    monkeypatch.setattr(example, "make_sampler", lambda *_: lambda logits: next(tokens))
+    arguments = ("--input-text", "ü", "--max-new-tokens", len(made))
+    out = run(monkeypatch, capsys, *arguments)[1]
+    assert out.split("\n---")[0] == "ü" + made.decode(errors="replace")
+
+
+def test_stopping(monkeypatch, capsys):
+    """The text so far and the statistics stay; nothing is evaluated."""
+    tokens = iter(b"abc")
+
+    def sample(logits):
+        for token in tokens:
+            return token
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(example, "make_sampler", lambda *_: sample)
+    code, out, errors = run(monkeypatch, capsys, "--input-text", "x = ", "--evaluate")
+    assert (code, errors) == (130, "")
+    assert out.startswith("x = abc\n--- stopped\n") and "decode   3 tokens" in out
+    assert "bits a byte" not in out
+
+
+def test_stopping_before_there_is_text(monkeypatch, capsys):
+    def load(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(example, "load", load)
+    assert run(monkeypatch, capsys) == (130, "", "stopped\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input-text", "x" * 257], "got a prompt of 257 tokens; expected 1 to 256"),
+        (["--input-text", ""], "got a prompt of 0 tokens"),
+        (["--checkpoint", "no/such/folder"], "no/such/folder"),
+        (["--quant-mode", "int3"], "invalid choice: 'int3'"),
+        (["--model-type", "gpt3"], "invalid choice: 'gpt3'"),
+        (["--max-new-tokens", "0"], "got max_new_tokens=0; expected 1 or more"),
+        (["--temperature", "-1"], "got temperature=-1.0; expected 0 or more"),
+        (["--temperature", "nan"], "got temperature=nan"),
+        (["--seed", "-1"], "got seed=-1"),
+        (["--top-k", "-5"], "got top_k=-5"),
+        (["--max-new-tokens", "many"], "invalid int value: 'many'"),
+    ],
+)
+def test_bad_arguments(monkeypatch, capsys, arguments, message):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, out, errors = run(monkeypatch, capsys, *arguments)
+    assert code in (1, 2) and out == ""
+    assert message in errors and "Traceback" not in errors
+
+
+def test_a_damaged_checkpoint(monkeypatch, capsys, tmp_path):
+    shutil.copy(DEMO / "config.json", tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((DEMO / "model.safetensors").read_bytes()[:5000])
+    code, out, errors = run(monkeypatch, capsys, "--checkpoint", tmp_path)
+    assert (code, out) == (1, "") and errors.startswith("error: ")
+    assert "that cannot be read" in errors
+
+
+def test_bytes_outside_the_vocabulary(monkeypatch, capsys, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    size = {"vocab_size": 128, "n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 1}
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**size)).save_pretrained(tmp_path)
+    capsys.readouterr()
+    code, out, errors = run(
+        monkeypatch, capsys, "--checkpoint", tmp_path, "--input-text", "caf\u00e9"
+    )
+    assert (code, out) == (1, "")
+    assert (
+        "got the tokens [169, 195]; expected 1 to 16 tokens (the block size) from 0 to 127"
+        in errors
+    )
+    # Bytes that are not UTF-8 come from the command line as surrogates.
+    code, _, errors = run(monkeypatch, capsys, "--checkpoint", tmp_path, "--input-text", "\udcff")
+    assert code == 1 and "[255]" in errors
+    assert run(monkeypatch, capsys, "--checkpoint", tmp_path, "--input-text", "a")[0] == 0
+
+
+def test_no_tokenizer(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ValueError, match="try pip install transformers"):
+        example.make_tokenizer(DEMO, 50257)
+
+
+def test_as_a_command():
+    """A real interrupt, in a process of its own."""
+    command = [sys.executable, EXAMPLE, "--quant-mode", "int8", "--max-new-tokens", "100000"]
+    with subprocess.Popen(
+        [*command, "--input-text", "def main("], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        first = process.stdout.read(40)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors == b""
+    assert first.startswith(b"def main(")
+    text = (first + out).decode(errors="replace")
+    assert "\n--- stopped\nprefill" in text and "int8 GEMM" in text
+
+
+def test_the_house_rules():
+    """Under 1,000 lines, and nothing but the public API."""
+    files = sorted(EXAMPLE.parent.glob("*.py"))
+    assert sum(len(file.read_text().splitlines()) for file in files) < 1000
+    for file in files:
+        assert not PRIVATE.search(file.read_text()), file
