@@ -35,6 +35,7 @@ from tripy.ops.elementwise import (
 )
 from tripy.ops.linear_algebra import (
     kv_cache_update,
+    outer,
     rotary_embedding,
     scaled_dot_product_attention,
 )
@@ -68,13 +69,16 @@ from tripy.ops.reduction import (
     topk,
     var,
 )
+from tripy.ops.spatial import avgpool, maxpool, resize
+from tripy.ops.tiling import flip, pad, repeat
 
 __all__ = [
-    "all", "allclose", "any", "arange", "argmax", "argmin", "cast", "concatenate", "copy", "cos",
-    "cumsum", "dequantize", "dynamic_quantize", "equal", "exp", "expand", "flatten", "full",
-    "full_like", "gather", "gelu", "iota", "iota_like", "kv_cache_update", "log", "masked_fill",
-    "max", "maximum", "mean", "min", "minimum", "ones", "ones_like", "permute", "prod", "quantize",
-    "relu", "reshape", "rotary_embedding", "rsqrt", "scaled_dot_product_attention", "sigmoid",
-    "silu", "sin", "softmax", "split", "sqrt", "squeeze", "stack", "sum", "tanh", "topk",
-    "transpose", "tril", "triu", "unsqueeze", "var", "where", "zeros", "zeros_like",
+    "all", "allclose", "any", "arange", "argmax", "argmin", "avgpool", "cast", "concatenate",
+    "copy", "cos", "cumsum", "dequantize", "dynamic_quantize", "equal", "exp", "expand", "flatten",
+    "flip", "full", "full_like", "gather", "gelu", "iota", "iota_like", "kv_cache_update", "log",
+    "masked_fill", "max", "maximum", "maxpool", "mean", "min", "minimum", "ones", "ones_like",
+    "outer", "pad", "permute", "prod", "quantize", "relu", "repeat", "reshape", "resize",
+    "rotary_embedding", "rsqrt", "scaled_dot_product_attention", "sigmoid", "silu", "sin",
+    "softmax", "split", "sqrt", "squeeze", "stack", "sum", "tanh", "topk", "transpose", "tril",
+    "triu", "unsqueeze", "var", "where", "zeros", "zeros_like",
 ]  # fmt: skip

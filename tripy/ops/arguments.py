@@ -23,9 +23,7 @@ def tensor(op: str, value: Any, name: str = "input") -> Tensor:
     )
 
 
-def tensor_of(
-    op: str, value: Any, accepted: Sequence[dtypes.dtype], name: str = "input"
-) -> Tensor:
+def tensor_of(op: str, value: Any, accepted: Sequence[dtypes.dtype], name: str = "input") -> Tensor:
     """A tensor of one of several data types, where the operation recorded accepts more."""
     if tensor(op, value, name).dtype in accepted:
         return value
@@ -77,16 +75,49 @@ def shape(op: str, value: Any, name: str = "shape") -> tuple[Dim, ...]:
     return tuple(result)
 
 
-def new_shape(op: str, value: Any) -> tuple[Dim, ...]:
+def new_shape(op: str, value: Any, name: str = "shape") -> tuple[Dim, ...]:
     """The shape of a new tensor: no size may be negative."""
-    sizes = shape(op, value)
+    sizes = shape(op, value, name)
     if any(isinstance(size, int) and size < 0 for size in sizes):
         raise TripyException(
             f"{op}: a size is negative.",
-            got=f"shape={_short(value)}",
+            got=f"{name}={_short(value)}",
             expected="sizes of 0 or more",
         )
     return sizes
+
+
+def many(op: str, value: Any, name: str = "padding") -> Sequence[Any]:
+    """A list or tuple."""
+    return _sequence(op, value, name, "pairs")
+
+
+def dim(op: str, value: Any, rank: int, name: str = "dim") -> int:
+    """One of so many dimensions, counted from 0."""
+    value = integer(op, value, name)
+    if not -rank <= value < rank:
+        raise TripyException(
+            f"{op}: {name} is out of range.",
+            got=f"{name}={value} for {rank} dimensions",
+            expected=f"{-rank} <= {name} < {rank}" if rank else "a tensor of rank 1 or more",
+        )
+    return value % rank
+
+
+def fitting(op: str, value: Any, kind: dtypes.dtype) -> Any:
+    """A number that all elements of a data type can be."""
+    is_whole = hasattr(value, "__index__") and not isinstance(value, Tensor)
+    if not is_whole:
+        value = float(number(op, value, "value"))
+    if not dtypes.holds(kind, value) or (issubclass(kind, dtypes.integer) and not is_whole):
+        raise TripyException(
+            f"{op}: the value does not fit the data type.",
+            got=f"value={value!r} for {kind}",
+            expected=dtypes.range_text(kind),
+        )
+    if kind is dtypes.bool:
+        return bool(value)
+    return float(value) if issubclass(kind, dtypes.floating) else int(value)
 
 
 def integers(op: str, value: Any, name: str) -> tuple[int, ...]:

@@ -53,22 +53,8 @@ def _filled(op: str, shape: Any, value: Any, dtype: Any, like: Optional[Tensor] 
             expected="a Python number",
             hint="tp.expand(tensor, shape)",
         )
-    is_whole = hasattr(value, "__index__")
-    if not is_whole:
-        value = float(arguments.number(op, value, "value"))
-    if not dtypes.holds(dtype, value) or (issubclass(dtype, dtypes.integer) and not is_whole):
-        raise TripyException(
-            f"{op}: the value does not fit the data type.",
-            got=f"value={value!r} for {dtype}",
-            expected=dtypes.range_text(dtype),
-        )
-    if dtype is dtypes.bool:
-        value = bool(value)
-    elif issubclass(dtype, dtypes.floating):
-        value = float(value)
-    else:
-        value = int(value)
-    return _create("full", {"shape": sizes, "value": value, "dtype": dtype}, like)
+    attrs = {"shape": sizes, "value": arguments.fitting(op, value, dtype), "dtype": dtype}
+    return _create("full", attrs, like)
 
 
 def full_like(

@@ -1,11 +1,44 @@
-"""Attention, its cache, and rotary embeddings. The matrix product is the operator ``@``."""
+"""Outer products, attention, its cache, and rotary embeddings; the matrix product is ``@``."""
 
 from __future__ import annotations
 
 from typing import Optional
 
+from tripy.dtypes import FLOATS
+from tripy.errors import TripyException
 from tripy.ops import arguments
 from tripy.tensor import Tensor, apply
+
+
+def outer(vec1: Tensor, vec2: Tensor) -> Tensor:
+    """The product of each element of one vector with each of another.
+
+    Args:
+        vec1: A vector of float32, float16 or bfloat16.
+        vec2: A vector of the same data type.
+
+    Returns:
+        A matrix of shape [vec1's size, vec2's size].
+
+    Raises:
+        TripyException: For tensors of another rank.
+
+    Example:
+        >>> import tripy as tp
+        >>> tp.outer(tp.Tensor([1.0, 2.0]), tp.Tensor([3.0, 4.0])).tolist()
+        [[3.0, 4.0], [6.0, 8.0]]
+    """
+    for tensor, name in ((vec1, "vec1"), (vec2, "vec2")):
+        if arguments.tensor_of("outer", tensor, FLOATS, name).rank != 1:
+            raise TripyException(
+                f"outer: {name} is not a vector.",
+                got=f"{name}: {tensor._value.type_text}",
+                expected="a tensor of rank 1",
+                hint="tp.flatten",
+                tensors=[(name, tensor)],
+            )
+    column = apply("reshape", [vec1], {"shape": (*vec1._value.shape, 1)})
+    return apply("mul", [column, vec2])
 
 
 def scaled_dot_product_attention(

@@ -71,8 +71,8 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     shape = input._value.shape
     if rank == 0:
         return reshape(input, (1,))
-    start = _dim("flatten", start_dim, rank, "start_dim")
-    end = _dim("flatten", end_dim, rank, "end_dim")
+    start = arguments.dim("flatten", start_dim, rank, "start_dim")
+    end = arguments.dim("flatten", end_dim, rank, "end_dim")
     if start > end:
         raise TripyException(
             "flatten: start_dim comes after end_dim.",
@@ -81,17 +81,6 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         )
     middle = dims.product(shape[start : end + 1])
     return apply("reshape", [input], {"shape": (*shape[:start], middle, *shape[end + 1 :])})
-
-
-def _dim(op: str, dim: int, rank: int, name: str = "dim") -> int:
-    dim = arguments.integer(op, dim, name)
-    if not -rank <= dim < rank:
-        raise TripyException(
-            f"{op}: {name} is out of range.",
-            got=f"{name}={dim} for {rank} dimensions",
-            expected=f"{-rank} <= {name} < {rank}",
-        )
-    return dim % rank
 
 
 @method
@@ -134,7 +123,10 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """
     rank = arguments.tensor("transpose", input).rank
     perm = list(range(rank))
-    first, second = _dim("transpose", dim0, rank, "dim0"), _dim("transpose", dim1, rank, "dim1")
+    first, second = (
+        arguments.dim("transpose", dim0, rank, "dim0"),
+        arguments.dim("transpose", dim1, rank, "dim1"),
+    )
     perm[first], perm[second] = second, first
     return apply("permute", [input], {"perm": tuple(perm)})
 
@@ -160,7 +152,7 @@ def squeeze(input: Tensor, dims: Union[int, Sequence[int]]) -> Tensor:
     """
     rank, shape = arguments.tensor("squeeze", input).rank, input._value.shape
     many = dims if isinstance(dims, (list, tuple)) else (dims,)
-    gone = {_dim("squeeze", d, rank, "dims") for d in many}
+    gone = {arguments.dim("squeeze", d, rank, "dims") for d in many}
     for d in sorted(gone):
         if isinstance(shape[d], int) and shape[d] != 1:
             raise TripyException(
@@ -191,7 +183,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
         (2, 1, 3)
     """
     rank, shape = arguments.tensor("unsqueeze", input).rank, input._value.shape
-    dim = _dim("unsqueeze", dim, rank + 1)
+    dim = arguments.dim("unsqueeze", dim, rank + 1)
     return apply("reshape", [input], {"shape": (*shape[:dim], 1, *shape[dim:])})
 
 
@@ -262,7 +254,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         [[0.0, 0.0], [1.0, 1.0]]
     """
     many = _tensors("stack", tensors)
-    dim = _dim("stack", dim, many[0].rank + 1)
+    dim = arguments.dim("stack", dim, many[0].rank + 1)
     return concatenate([unsqueeze(t, dim) for t in many], dim)
 
 
@@ -289,7 +281,7 @@ def split(
         [[0.0, 1.0, 2.0], [3.0, 4.0]]
     """
     rank = arguments.tensor("split", input).rank
-    dim = _dim("split", dim, rank)
+    dim = arguments.dim("split", dim, rank)
     size = input._value.shape[dim]
     if isinstance(num_split_or_sizes, (list, tuple)):
         sizes = arguments.new_shape("split", num_split_or_sizes)

@@ -32,6 +32,12 @@ def _matmul(draw: Draw, dtype: Any) -> Sample:
     return Sample(operator.matmul, tensors, np.matmul, _sums(dtype, inner))
 
 
+@case("outer", "F", "mul")
+def _outer(draw: Draw, dtype: Any) -> Sample:
+    tensors = [draw.tensor((draw.integer(0, 4),), dtype) for _ in range(2)]
+    return Sample(tp.outer, tensors, np.outer)
+
+
 def _attention(query, key, value, mask, is_causal, scale):
     groups = query.shape[1] // key.shape[1]
     key, value = np.repeat(key, groups, 1), np.repeat(value, groups, 1)

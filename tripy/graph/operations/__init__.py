@@ -9,9 +9,10 @@ from tripy.graph.operations import (
     movement,
     quantization,
     reduction,
+    spatial,
 )
 
 __all__ = [
     "convolution", "create", "elementwise", "fused", "linear_algebra", "movement", "quantization",
-    "reduction",
+    "reduction", "spatial",
 ]  # fmt: skip

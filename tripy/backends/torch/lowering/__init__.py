@@ -8,10 +8,11 @@ from tripy.backends.torch.lowering import (
     movement,
     quantization,
     reduction,
+    spatial,
 )
 from tripy.backends.torch.lowering.table import LOWERINGS
 
 __all__ = [
     "LOWERINGS", "convolution", "create", "elementwise", "linear_algebra", "movement",
-    "quantization", "reduction",
+    "quantization", "reduction", "spatial",
 ]  # fmt: skip
