@@ -84,6 +84,10 @@ class Rule(NamedTuple):
     replacement: Callable[[Match], Optional[Node]]
 
 
+class EndlessRewrite(Exception):
+    """Rules that never stop firing: an error of tripy, not of its user."""
+
+
 class RewriteLog(list):
     """The names of the rules that fired, with the values they made."""
 
@@ -135,13 +139,20 @@ def apply_rules(graph: Graph, rules: Sequence[Rule]) -> RewriteLog:
 
     Returns:
         A list of (rule name, replacement value).
+
+    Raises:
+        EndlessRewrite: For rules that make what they match, again and again.
     """
     log = RewriteLog()
+    limit = 100 + 10 * len(graph.nodes())
     while True:
         fired = _sweep(graph, rules)
         if not fired:
             return log
         log += fired
+        if len(log) > limit:
+            names = ", ".join(sorted({name for name, _ in fired}))
+            raise EndlessRewrite(f"rewriting does not come to an end: {names} fired again")
 
 
 def _sweep(graph: Graph, rules: Sequence[Rule]) -> RewriteLog:
