@@ -103,8 +103,10 @@ class Contestant:
 
     def __init__(self, folder: Path, mode: str) -> None:
         self.model = GPT(read_config(folder, mode))
-        tokens = np.random.default_rng(0).integers(0, VOCABULARY, (4, 128))
-        load_quant_weights_from_hf(self.model, folder, mode, calibration=tokens)
+        random = np.random.default_rng(0)
+        load_quant_weights_from_hf(
+            self.model, folder, mode, encode=lambda text: random.integers(0, VOCABULARY, 4096)
+        )
         self.prefill, self.decode = compile_steps(self.model)
         self.caches = self.model.new_caches()
 
