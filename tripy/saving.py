@@ -99,7 +99,10 @@ def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         try:
+            with open(temporary, "xb") as file:
+                mode = os.fstat(file.fileno()).st_mode
             safetensors.torch.save_file(tensors, temporary, metadata)
+            os.chmod(temporary, mode)  # safetensors lets nobody else read what it writes.
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -140,6 +143,9 @@ def _refused(path: Any, why: str, hint: Optional[str] = None) -> TripyException:
 def load(cls: type[Executable], path: Union[str, os.PathLike], where: Optional[Device]) -> Any:
     """Read, check and prepare a program."""
     start = time.perf_counter()
+    if where is not None:
+        where = Device(where)
+        storage.torch_device(where)  # Raises for a device that is not there.
     if not os.path.isfile(path):
         raise _refused(path, "it is a folder" if os.path.isdir(path) else "there is no such file")
     try:
@@ -149,6 +155,10 @@ def load(cls: type[Executable], path: Union[str, os.PathLike], where: Optional[D
         raise _refused(path, f"the file is damaged or not tripy's ({error})") from error
     except OSError as error:
         raise _refused(path, f"the file cannot be read ({error})") from error
+    except TripyException as error:
+        if error.summary.startswith("Executable.load"):
+            raise
+        raise _refused(path, f"the program in the file makes no sense ({error.summary})") from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, InvalidGraph) as error:
         raise _refused(path, f"the program in the file makes no sense ({error!r})") from error
 
@@ -183,7 +193,7 @@ def _load(
         tensor = file.get_tensor(name)
         if _digest(_bytes(tensor)) != digests[name]:
             raise _refused(path, f"constant {name} in the file is damaged")
-        if dtype is dtypes.int4:
+        if dtype is dtypes.int4 and tensor.dtype is torch.uint8:
             tensor = storage.unpack_int4(tensor, shape)
         if list(tensor.shape) != shape or tensor.dtype is not storage.TORCH_TYPES[dtype]:
             raise _refused(path, f"constant {name} in the file has another shape or type")
