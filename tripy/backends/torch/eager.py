@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from tripy.backends.torch.lowering import LOWERINGS
+from tripy.backends.torch.lowering import EAGER_CHECKS, LOWERINGS
 from tripy.errors import TripyException
 from tripy.graph import Node, Value, topological_order
 
@@ -62,6 +62,8 @@ def run_node(node: Node, arguments: list[Any]) -> tuple:
     if node.op == "dimension":
         raise NoValueYet
     try:
+        if node.op in EAGER_CHECKS:
+            EAGER_CHECKS[node.op](node.attrs, *arguments)
         result = LOWERINGS[node.op](node.attrs, *arguments)
     except TripyException:
         raise

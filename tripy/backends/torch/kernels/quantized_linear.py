@@ -123,9 +123,7 @@ def _static(layer: _Layer) -> tuple[Callable, str, str]:
         return (
             _integers(layer, weight),
             "float32 GEMM of the integers",
-            (
-                "int8 input with int4 weight has no CPU instruction: the weight is unpacked each time"
-            ),
+            "the CPU has no int8 x int4 instruction: the weight is unpacked each time",
         )
     weight = layer.pack(PlainWeight)
     product = Expanded(weight, (layer.w_scale * layer.x_scale).float(), layer.dim, None)

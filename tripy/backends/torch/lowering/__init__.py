@@ -10,9 +10,9 @@ from tripy.backends.torch.lowering import (
     reduction,
     spatial,
 )
-from tripy.backends.torch.lowering.table import LOWERINGS
+from tripy.backends.torch.lowering.table import EAGER_CHECKS, LOWERINGS
 
 __all__ = [
-    "LOWERINGS", "convolution", "create", "elementwise", "linear_algebra", "movement",
-    "quantization", "reduction", "spatial",
+    "EAGER_CHECKS", "LOWERINGS", "convolution", "create", "elementwise", "linear_algebra",
+    "movement", "quantization", "reduction", "spatial",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 
-from tripy.backends.torch.lowering.table import Attrs, T, lowering
+from tripy.backends.torch.lowering.table import EAGER_CHECKS, Attrs, T, lowering
 from tripy.errors import TripyException
 
 
@@ -57,9 +57,15 @@ def write_cache(cache: T, update: T, write_indices: T) -> T:
 
 @lowering("kv_cache_update")
 def _kv_cache_update(attrs: Attrs, cache: T, update: T, write_indices: T) -> T:
-    if cache.device.type != "cpu":  # Eager: positions are known, so overflow is an error.
-        check_cache_positions(cache, update, write_indices)
     return write_cache(cache.clone(), update, write_indices)
+
+
+def _check_positions(attrs: Attrs, cache: T, update: T, write_indices: T) -> None:
+    if cache.device.type != "cpu":  # On the CPU, writing checks them anyway.
+        check_cache_positions(cache, update, write_indices)
+
+
+EAGER_CHECKS["kv_cache_update"] = _check_positions
 
 
 @lowering("rotary_embedding")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tripy.backends.torch.lowering.table import LOWERINGS, Attrs, T
+from tripy.backends.torch.lowering.table import EAGER_CHECKS, LOWERINGS, Attrs, T
 
 
 def _moved(function: Callable) -> Callable:
@@ -46,8 +46,15 @@ def _gather(attrs: Attrs, x: T, index: T) -> T:
 
 def _wrapped(index: T, size: int) -> T:
     """Negative indices count from the end, as numpy.take has it."""
-    if index.device.type != "cpu" or index.numel() == 0:
+    if index.device.type != "cpu" or _lowest(index, size) < 0:
         return torch.where(index < 0, index + size, index)
+    return index
+
+
+def _lowest(index: T, size: int) -> int:
+    """The smallest index, after checking that all are in range."""
+    if index.numel() == 0:
+        return 0
     low, high = (int(v) for v in index.aminmax())
     if low < -size or high >= size:
         # The executor makes it an error that shows the line that recorded the node.
@@ -55,7 +62,15 @@ def _wrapped(index: T, size: int) -> T:
             f"an index is out of range: {low if low < -size else high} is not in "
             f"{-size} to {size - 1}."
         )
-    return torch.where(index < 0, index + size, index) if low < 0 else index
+    return low
+
+
+def _check_gather(attrs: Attrs, x: T, index: T) -> None:
+    if index.device.type != "cpu":
+        _lowest(index, x.shape[attrs["dim"]])
+
+
+EAGER_CHECKS["gather"] = _check_gather
 
 
 LOWERINGS |= {

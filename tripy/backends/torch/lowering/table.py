@@ -16,6 +16,11 @@ T = torch.Tensor
 
 LOWERINGS: dict[str, Callable[..., Any]] = {}
 
+# What an eager operation checks of its inputs' values before it runs on a GPU, at the price of
+# waiting for them: a kernel that fails there takes the whole process's GPU with it. Compiled
+# programs do not wait.
+EAGER_CHECKS: dict[str, Callable[..., None]] = {}
+
 
 def lowering(*names: str) -> Callable:
     """Register a function as the lowering of the named operations."""
