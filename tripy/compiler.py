@@ -160,7 +160,7 @@ def _signature(func: Callable) -> inspect.Signature:
 def _parameter_names(func: Any) -> dict[Value, str]:
     """What a module, or the module that a method belongs to, calls its parameters."""
     module = func if hasattr(func, "state_dict") else getattr(func, "__self__", None)
-    if not hasattr(module, "state_dict"):
+    if module is None or not hasattr(module, "state_dict"):
         return {}
     names: dict[Value, str] = {}
     for name, parameter in module.state_dict().items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Union
 
 from tripy.errors import TripyException
 
@@ -30,7 +31,10 @@ class device:  # noqa: N801  (the public name is lower case, as in torch)
 
     __slots__ = ("index", "kind")
 
-    def __init__(self, text: str) -> None:
+    kind: str
+    index: int
+
+    def __init__(self, text: Union[str, device]) -> None:
         if isinstance(text, device):
             self.kind, self.index = text.kind, text.index
             return
@@ -46,9 +50,7 @@ class device:  # noqa: N801  (the public name is lower case, as in torch)
         self.index = int(match[2] or 0)
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, device) and self.kind == other.kind and self.index == other.index
-        )
+        return isinstance(other, device) and self.kind == other.kind and self.index == other.index
 
     def __hash__(self) -> int:
         return hash((self.kind, self.index))

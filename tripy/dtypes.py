@@ -96,23 +96,27 @@ class bool(metaclass=dtype, itemsize=1):  # noqa: N801
     """True or False, one byte each. Neither ``floating`` nor ``integer``."""
 
 
-FLOATS = (float32, float16, bfloat16)
-INTS = (int32, int64)
-ALL = (float32, float16, bfloat16, float8, int4, int8, int32, int64, bool)
-QUANTIZED = (int4, int8, float8)
+FLOATS: tuple[dtype, ...] = (float32, float16, bfloat16)
+INTS: tuple[dtype, ...] = (int32, int64)
+ALL: tuple[dtype, ...] = (float32, float16, bfloat16, float8, int4, int8, int32, int64, bool)
+QUANTIZED: tuple[dtype, ...] = (int4, int8, float8)
 
-BY_NAME = {t.name: t for t in ALL}
+BY_NAME: dict[str, dtype] = {t.name: t for t in ALL}
 
 # The smallest and the largest value that quantization to a type produces.
-QUANTIZED_RANGE = {int8: (-128, 127), int4: (-8, 7), float8: (-448, 448)}
-INTEGER_RANGE = {
+QUANTIZED_RANGE: dict[dtype, tuple[int, int]] = {
+    int8: (-128, 127),
+    int4: (-8, 7),
+    float8: (-448, 448),
+}
+INTEGER_RANGE: dict[dtype, tuple[int, int]] = {
     int4: (-8, 7),
     int8: (-128, 127),
     int32: (-(2**31), 2**31 - 1),
     int64: (-(2**63), 2**63 - 1),
 }
 # Numbers of this size and more would be rounded to infinity.
-FLOAT_END = {float32: 2**128 - 2**103, float16: 65520, bfloat16: 2**128 - 2**119}
+FLOAT_END: dict[dtype, int] = {float32: 2**128 - 2**103, float16: 65520, bfloat16: 2**128 - 2**119}
 
 
 def holds(kind: dtype, number: float) -> builtins.bool:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from tripy import config, dtypes
 from tripy.backends.torch import eager, storage
 from tripy.device import CPU, device
+from tripy.device import device as Device
 from tripy.errors import Location, TripyException, user_location
 from tripy.graph import Value, dims, make_node
 
 if TYPE_CHECKING:
-    import numpy
+    import numpy as np
     import torch
 
 
@@ -142,7 +143,7 @@ class Tensor:
         """Sizes: ints; inside a function that is being compiled, DimensionSizes."""
         if _trace.active:
             return tuple(DimensionSize._of(size) for size in self._value.shape)
-        return self._value.shape
+        return self._value.shape  # type: ignore[return-value]  # Symbols are there in traces only.
 
     def eval(self) -> Tensor:
         """Compute the values now.
@@ -172,7 +173,7 @@ class Tensor:
         """
         return storage.to_list(_data(self))
 
-    def numpy(self) -> numpy.ndarray:
+    def numpy(self) -> np.ndarray:
         """The values as a numpy array, on the host; bfloat16 and float8 become float32.
 
         Example:
@@ -203,7 +204,7 @@ class Tensor:
             )
         return _data(self).__dlpack__(**kwargs)
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> numpy.ndarray:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         array = self.numpy()
         if dtype is not None and array.dtype != dtype:
             return array.astype(dtype)
@@ -347,7 +348,7 @@ class Tensor:
 
         def cast(self, dtype: dtypes.dtype) -> Tensor: ...
 
-        def copy(self, device: device) -> Tensor: ...
+        def copy(self, device: Device) -> Tensor: ...
 
         def reshape(self, shape: Sequence[Any]) -> Tensor: ...
 
@@ -675,4 +676,5 @@ def _data(tensor: Tensor) -> torch.Tensor:
             hint="tp.where in place of a Python if; return the tensor to look at it",
             tensors=[("the tensor", tensor)],
         ) from None
-    return value.data
+    computed: Any = tensor._value.data
+    return computed

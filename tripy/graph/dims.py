@@ -8,8 +8,7 @@ and the size of a broadcast) is an opaque factor of a term.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import reduce
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Union
 
 Dim = Union[int, "Expr"]
@@ -88,7 +87,7 @@ def _broadcast_size(left: int, right: int) -> int:
     return right if left == 1 else left
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., int]] = {
     "floordiv": lambda a, b: a // b,
     "mod": lambda a, b: a % b,
     "max": max,
@@ -262,7 +261,10 @@ def broadcast(a: Dim, b: Dim) -> Dim:
 
 def product(dims: Iterable[Dim]) -> Dim:
     """The number of elements of a shape."""
-    return reduce(lambda a, b: a * b, dims, 1)
+    result: Dim = 1
+    for dim in dims:
+        result = result * dim
+    return result
 
 
 def bounds(dim: Dim) -> tuple[int, int]:

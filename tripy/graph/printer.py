@@ -58,9 +58,9 @@ def graph_dot(graph: Graph) -> str:
         lines.append(f"  {makers[value]} [shape={shape}, label={label}];")
     for position, node in enumerate(graph.nodes()):
         lines.append(f"  node{position} [label={_quoted(_node_label(node))}];")
-        for value in node.inputs:
-            if value is not None:
-                lines.append(f"  {makers[value]} -> node{position} {_edge(value)};")
+        for read in node.inputs:
+            if read is not None:
+                lines.append(f"  {makers[read]} -> node{position} {_edge(read)};")
         makers.update((value, f"node{position}") for value in node.outputs)
     for position, value in enumerate(graph.outputs):
         lines.append(f'  result{position} [shape=ellipse, label="result {position}"];')

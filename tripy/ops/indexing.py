@@ -45,7 +45,10 @@ def __getitem__(input: Tensor, index: Any) -> Tensor:  # noqa: N807  (becomes th
     position = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
     rest = [slice(None)] * (len(shape) - consumed)
     parts[position : position + ellipses] = rest
-    starts, sizes, steps, result = [], [], [], []
+    starts: list[Dim] = []
+    sizes: list[Dim] = []
+    steps: list[int] = []
+    result: list[Dim] = []
     for part in parts:
         if part is None:
             result.append(1)

@@ -132,7 +132,7 @@ def _widths(pairs: Any) -> tuple[tuple[Dim, ...], tuple[Dim, ...]]:
             for pair in pairs
         ]
         if all(len(pair) == 2 and None not in pair for pair in widths):
-            return tuple(pair[0] for pair in widths), tuple(pair[1] for pair in widths)  # type: ignore[return-value]
+            return tuple(pair[0] for pair in widths), tuple(pair[1] for pair in widths)  # type: ignore[misc]
     raise TripyException(
         "pad: pad is not a sequence of pairs.",
         got=f"pad={pairs!r}",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Optional, final
+from typing import Any, Optional, final
 
 import torch
 
 from tripy import config
 from tripy.backends.base import AbstractBackend
 from tripy.backends.torch.eager import run_node
+from tripy.backends.torch.kernels import KERNELS
 from tripy.backends.torch.program import TorchProgram
 from tripy.device import device
-from tripy.graph import Graph
+from tripy.graph import Graph, Node
 from tripy.graph.printer import graph_text
 from tripy.graph.verifier import verify
 from tripy.logger import logger
@@ -31,11 +32,22 @@ Pass = Callable[[Graph], int]
 
 
 def _fold(graph: Graph) -> int:
-    return fold_constants(graph, run_node)
+    return fold_constants(graph, _evaluate)
+
+
+def _evaluate(node: Node, arguments: list) -> tuple:
+    if node.op not in KERNELS:
+        return run_node(node, arguments)
+    kernel = KERNELS[node.op](node)
+    return (kernel.function(*(None if v is None else v.data for v in kernel.inputs)),)
+
+
+def _usable(scale: Any) -> bool:
+    return bool(((scale > 0) & torch.isfinite(scale)).all())
 
 
 def _check(graph: Graph) -> int:
-    check_scales(graph, lambda data: bool(((data > 0) & torch.isfinite(data)).all()))
+    check_scales(graph, _usable)
     return 0
 
 

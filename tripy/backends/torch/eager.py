@@ -37,7 +37,7 @@ def evaluate(values: Sequence[Value]) -> None:
                 raise NoValueYet
         computed: dict[Value, Any] = {}
         for node in order:
-            arguments = []
+            arguments: list[Any] = []
             for value in node.inputs:
                 if value is None:
                     arguments.append(None)

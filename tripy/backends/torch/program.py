@@ -53,7 +53,7 @@ class TorchProgram(Program):
             for i, step in enumerate(self._steps)
             if step.attrs is not None and any(map(_is_dynamic, step.attrs.values()))
         ]
-        self._resolved: dict[tuple, list] = {}
+        self._resolved: dict[tuple, dict[int, dict[str, Any]]] = {}
         self._plan()
 
     def _step(self, node: Node, in_place: bool) -> _Step:
@@ -170,8 +170,8 @@ class TorchProgram(Program):
             for position in self._dynamic:
                 attrs = self._steps[position].attrs or {}
                 found[position] = {name: resolve(value) for name, value in attrs.items()}
-            self._resolved[key] = found  # type: ignore[assignment]
-        return found  # type: ignore[return-value]
+            self._resolved[key] = found
+        return found
 
     def report(self) -> list[ReportRow]:
         return self._rows

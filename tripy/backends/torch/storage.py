@@ -17,7 +17,7 @@ from tripy import config, dtypes
 from tripy.device import device
 from tripy.errors import TripyException
 
-TORCH_TYPES = {
+TORCH_TYPES: dict[dtypes.dtype, torch.dtype] = {
     dtypes.float32: torch.float32,
     dtypes.float16: torch.float16,
     dtypes.bfloat16: torch.bfloat16,

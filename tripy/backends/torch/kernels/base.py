@@ -56,9 +56,7 @@ def pack_weight(
         plain = value.data.unpack()
     else:
         plain = value.data.contiguous()
-    digest = hashlib.blake2b(
-        memoryview(plain.cpu().view(torch.uint8).numpy()), digest_size=16
-    ).digest()
+    digest = hashlib.blake2b(plain.cpu().view(torch.uint8).numpy().data, digest_size=16).digest()
     key = (layout, str(plain.device), value.dtype.name, tuple(plain.shape), digest)
     packed = _shared.get(key)
     if packed is None:

@@ -61,7 +61,7 @@ LOWERINGS |= {
     "maximum": _through_int(torch.maximum),
     "minimum": _through_int(torch.minimum),
 }
-for _name, _function in {
+_PLAIN: dict[str, Callable] = {
     "pow": torch.pow,
     "equal": torch.eq,
     "not_equal": torch.ne,
@@ -84,7 +84,8 @@ for _name, _function in {
     "relu": torch.relu,
     "where": torch.where,
     "matmul": torch.matmul,
-}.items():
+}
+for _name, _function in _PLAIN.items():
     row(_name, _function)
 
 
