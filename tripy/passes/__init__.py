@@ -1,10 +1,12 @@
-"""Rewrites of graphs: folding, quantization fusion, linear fusion."""
+"""Rewrites of graphs: folding, fusion of quantized layers, linear fusion."""
 
+from tripy.passes.convolution import CONVOLUTION_RULES
 from tripy.passes.folding import check_scales, fold_constants
 from tripy.passes.linear import LINEAR_RULES
 from tripy.passes.quantization import QUANTIZATION_RULES
 from tripy.passes.rewrite import Rule, apply_rules
 
 __all__ = [
-    "LINEAR_RULES", "QUANTIZATION_RULES", "Rule", "apply_rules", "check_scales", "fold_constants",
+    "CONVOLUTION_RULES", "LINEAR_RULES", "QUANTIZATION_RULES", "Rule", "apply_rules",
+    "check_scales", "fold_constants",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ from tripy.graph.printer import graph_text
 from tripy.graph.verifier import verify
 from tripy.logger import logger
 from tripy.passes import (
+    CONVOLUTION_RULES,
     LINEAR_RULES,
     QUANTIZATION_RULES,
     Rule,
@@ -72,6 +73,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("constant folding", _fold),
     ("scale check", _check),
     ("quantization fusion", _rules(QUANTIZATION_RULES)),
+    ("quantized convolution fusion", _rules(CONVOLUTION_RULES)),
     ("linear fusion", _rules(LINEAR_RULES)),
     ("constant folding, again", _fold),
 )

@@ -12,7 +12,7 @@ from tripy.graph.dims import Dim
 from tripy.graph.schema import Inference, Shape, operation
 
 
-def _check(ctx: Inference, channels: Dim, out: Dim, weight: str) -> None:
+def _check(ctx: Inference, channels: Dim, out: Dim, weight: str, bias: int) -> None:
     shape, kernel = ctx.shape(0), ctx.shape(1)
     if len(kernel) not in (3, 4, 5) or len(shape) != len(kernel):
         raise ctx.fail(
@@ -23,14 +23,16 @@ def _check(ctx: Inference, channels: Dim, out: Dim, weight: str) -> None:
     ctx.equal(
         shape[1], channels, "the number of channels does not fit.", f"{channels} channels of input"
     )
-    if ctx.has(2) and ctx.shape(2) != (out,):
+    if ctx.has(bias) and ctx.shape(bias) != (out,):
         raise ctx.fail("the bias does not fit.", expected=f"a bias of shape ({out},)")
 
 
 @operation("convolution", "input: T, weight: T, bias: T? -> T", T=FLOATS)
-def _convolution(ctx: Inference) -> Shape:
+def convolution_shape(ctx: Inference, bias: int = 2) -> Shape:
+    """``bias`` is the position of the bias among the inputs."""
     shape, kernel, groups = ctx.shape(0), ctx.shape(1), ctx.attrs["groups"]
-    _check(ctx, kernel[1] * groups if len(kernel) > 1 else 0, kernel[0], "[out, in / groups, ...]")
+    channels = kernel[1] * groups if len(kernel) > 1 else 0
+    _check(ctx, channels, kernel[0], "[out, in / groups, ...]", bias)
     sizes = []
     for size, extent, (before, after), stride, dilation in zip(
         shape[2:], kernel[2:], ctx.attrs["padding"], ctx.attrs["stride"], ctx.attrs["dilation"]
@@ -44,11 +46,11 @@ def _convolution(ctx: Inference) -> Shape:
 
 
 @operation("conv_transpose", "input: T, weight: T, bias: T? -> T", T=FLOATS)
-def _conv_transpose(ctx: Inference) -> Shape:
+def conv_transpose_shape(ctx: Inference, bias: int = 2) -> Shape:
     """The padding is what is cut off the result."""
     shape, kernel, groups = ctx.shape(0), ctx.shape(1), ctx.attrs["groups"]
     out = kernel[1] * groups if len(kernel) > 1 else 0
-    _check(ctx, kernel[0], out, "[in, out / groups, ...]")
+    _check(ctx, kernel[0], out, "[in, out / groups, ...]", bias)
     sizes = []
     for size, extent, (before, after), stride, dilation in zip(
         shape[2:], kernel[2:], ctx.attrs["padding"], ctx.attrs["stride"], ctx.attrs["dilation"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tripy.dtypes import ALL, FLOATS, QUANTIZED
+from tripy.graph.operations.convolution import conv_transpose_shape, convolution_shape
 from tripy.graph.schema import Inference, Shape, operation
 
 
@@ -30,3 +31,18 @@ operation(
     W=QUANTIZED,
     T=FLOATS,
 )(_linear_shape)
+
+
+# The same for a convolution; with the attributes of convolution too, and transposed: whether it is
+# conv_transpose, whose weight is [in, out / groups, ...].
+@operation(
+    "quantized_convolution",
+    "input: X, weight: W, weight_scale: T, input_scale: T?, bias: T?, output_scale: T? -> @dtype",
+    internal=True,
+    X=ALL,
+    W=QUANTIZED,
+    T=FLOATS,
+)
+def _quantized_convolution(ctx: Inference) -> Shape:
+    infer = conv_transpose_shape if ctx.attrs["transposed"] else convolution_shape
+    return infer(ctx, bias=4)

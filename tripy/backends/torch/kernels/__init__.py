@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tripy.backends.torch.kernels import attention, linear, quantized_linear
+from tripy.backends.torch.kernels import (
+    attention,
+    linear,
+    quantized_convolution,
+    quantized_linear,
+)
 from tripy.backends.torch.kernels.base import Kernel, PackedWeight
 from tripy.graph import Node
 
 KERNELS: dict[str, Callable[[Node], Kernel]] = {
     "linear": linear.prepare,
+    "quantized_convolution": quantized_convolution.prepare,
     "quantized_linear": quantized_linear.prepare,
     "scaled_dot_product_attention": attention.prepare,
 }

@@ -1,0 +1,248 @@
+"""Quantized convolutions: which kernel runs one, and the definition they all agree with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Optional
+
+import torch
+
+from tripy import dtypes
+from tripy.backends.base import ReportRow
+from tripy.backends.torch.kernels.base import Kernel, PackedWeight, node_name, pack_weight
+from tripy.backends.torch.kernels.cpu_int8_convolution import (
+    POST,
+    Int8Kernel,
+    StaticInt8Convolution,
+    why_not_int8,
+)
+from tripy.backends.torch.kernels.expanded import Int4Weight, PlainWeight
+from tripy.backends.torch.kernels.quantized_linear import activate
+from tripy.backends.torch.lowering import LOWERINGS
+from tripy.backends.torch.lowering.quantization import aligned_scale, rounded
+from tripy.backends.torch.storage import TORCH_TYPES
+from tripy.graph import Node
+
+T = torch.Tensor
+Choice = tuple[Callable, str, str]  # Function, name of the kernel, reason.
+# As many products of two int8 numbers (up to 2**14 each) sum exactly in float32's 24 bits.
+_FLOAT32_PRODUCTS = 1024
+
+
+class Int4Kernel(PackedWeight):
+    """An int4 kernel, two numbers to a byte."""
+
+    def __init__(self, weight: T) -> None:
+        self.shape, self._rows = weight.shape, Int4Weight(weight.flatten(1))
+
+    def unpack(self) -> T:
+        return self._rows.unpack().view(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self._rows.nbytes
+
+
+class _Layer(NamedTuple):
+    """A node's parts: constants as tensors, None where there is none."""
+
+    node: Node
+    w_scale: T
+    x_scale: Optional[T]
+    bias: Optional[T]
+    out_scale: Optional[T]
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        return self.node.attrs
+
+    @property
+    def kind(self) -> dtypes.dtype:
+        """The weight's data type."""
+        return self.node.inputs[1].dtype  # type: ignore[union-attr]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The result's data type."""
+        return TORCH_TYPES[self.attrs["dtype"]]
+
+    def pack(self, layout: Callable, name: str) -> Any:
+        return pack_weight(self.node, 1, f"{__name__}.{name}", layout)
+
+    def pack_small(self) -> PackedWeight:
+        """The weight as small as its type is."""
+        layout = Int4Kernel if self.kind is dtypes.int4 else PlainWeight
+        return self.pack(layout, layout.__name__)
+
+
+def prepare(node: Node) -> Kernel:
+    """Choose a kernel by data types and processor, and pack the weight for it."""
+    weight, *parts = node.inputs[1:]
+    if any(v is not None and v.data is None for v in [weight, *parts]):
+        reason = "a weight, scale or bias is computed at run time"
+    elif weight.device.kind != "cpu":  # type: ignore[union-attr]
+        reason = "there is no quantized kernel for this device yet"
+    else:
+        layer = _Layer(node, *(None if v is None else v.data for v in parts))  # type: ignore[arg-type]
+        choose = _weight_only if layer.x_scale is None else _static
+        return _kernel(node, node.inputs[:1], *choose(layer))
+    return _kernel(node, node.inputs, _reference(node), "torch, operation by operation", reason)
+
+
+def _kernel(node: Node, inputs: Any, function: Callable, name: str, reason: str) -> Kernel:
+    data = node.inputs[1].data  # type: ignore[union-attr]
+    extras = [] if node.attrs["activation"] is None else [node.attrs["activation"]]
+    if node.inputs[5] is not None:
+        extras.append(f"→ {node.attrs['dtype']}")
+    name = " ".join([name, *extras])
+    size = 0 if data is None else data.nbytes
+    return Kernel(function, inputs, ReportRow(node_name(node), node.op, name, reason, size))
+
+
+def _static(layer: _Layer) -> Choice:
+    """Input and weight are quantized."""
+    if layer.kind is dtypes.float8:
+        run = _in_floats(layer, layer.pack_small(), torch.float32)
+        return run, "float8, emulated in float32", "the CPU has no float8 instructions"
+    reason = why_not_int8()
+    if not reason:
+        return _int8(layer)
+    products = layer.node.inputs[1].shape[1:]  # type: ignore[union-attr]
+    if layer.attrs["transposed"]:
+        products = (layer.node.inputs[0].shape[1], *products[1:])  # type: ignore[union-attr]
+    few = torch.Size(products).numel() <= _FLOAT32_PRODUCTS
+    kind = torch.float32 if few else torch.float64
+    name = f"{'float32' if few else 'float64'} convolution of the integers"
+    return _in_floats(layer, layer.pack_small(), kind), name, reason
+
+
+def _int8(layer: _Layer) -> Choice:
+    node, attrs = layer.node, layer.attrs
+    assert layer.x_scale is not None
+    known = node.inputs[0].shape  # type: ignore[union-attr]
+    sizes = known if all(isinstance(size, int) for size in known) else None
+    geometry = [attrs[n] for n in ("stride", "padding", "dilation", "groups", "transposed")]
+    weight = layer.pack(lambda w: Int8Kernel(w, attrs, sizes), f"Int8Kernel{geometry}{sizes}")
+    # oneDNN may do the activation and the rounding too, if it has the activation.
+    fused = attrs["activation"] is None or (attrs["activation"] in POST and len(known) < 5)
+    whole = fused and layer.out_scale is not None
+    run = StaticInt8Convolution(
+        weight, layer.w_scale, layer.x_scale.item(), layer.bias,
+        layer.out_scale.item() if whole and layer.out_scale is not None else None,
+        attrs["activation"] if fused else None, torch.int8 if whole else torch.float32,
+    )  # fmt: skip
+    function = _sized(node, run)
+    if not whole:
+        function = _followed(function, layer, None if fused else attrs["activation"])
+    name, notes = "oneDNN int8 convolution (int8 x int8, int32 sums)", []
+    if layer.kind is dtypes.int4:
+        notes.append("int4 weight held as int8: the CPU has no int4 instructions")
+    if attrs["transposed"]:
+        name = "oneDNN int8 convolution, transposed (int8 x int8, int32 sums)"
+        notes.append(_how_transposed(weight))
+    return function, name, "; ".join(notes)
+
+
+def _how_transposed(weight: Int8Kernel) -> str:
+    spread = any(axis.spread > 1 for axis in weight.axes)
+    results = torch.Size([axis.results for axis in weight.axes]).numel()
+    if spread:
+        return "stride and dilation: zeros are put between the inputs, and multiplied too"
+    if results > 1:
+        return f"an ordinary convolution with {results} results a position, then interleaved"
+    return "an ordinary convolution with the kernel turned around"
+
+
+def _sized(node: Node, run: StaticInt8Convolution) -> Callable[[T], T]:
+    """Only transposed convolutions have to be told the size of their result."""
+    if not node.attrs["transposed"]:
+        return lambda x: run(x, ())
+    extents = node.inputs[1].shape[2:]  # type: ignore[union-attr]
+    axes = list(zip(extents, node.attrs["padding"], node.attrs["stride"], node.attrs["dilation"]))
+
+    def function(x: T) -> T:
+        sizes = [
+            (n - 1) * stride + dilation * (extent - 1) + 1 - sum(padding)
+            for n, (extent, padding, stride, dilation) in zip(x.shape[2:], axes)
+        ]
+        return run(x, sizes)
+
+    return function
+
+
+def _followed(product: Callable[[T], T], layer: _Layer, activation: Optional[str]) -> Callable:
+    """What follows a scaled float32 convolution: activation, and rounding or the result's type."""
+    out_scale = None if layer.out_scale is None else layer.out_scale.float()
+    if activation is None and out_scale is None and layer.dtype is torch.float32:
+        return product
+
+    def run(x: T) -> T:
+        result = activate(product(x), activation)
+        if out_scale is not None:
+            return rounded(result / out_scale, layer.attrs["dtype"])
+        return result.to(layer.dtype)
+
+    return run
+
+
+def _in_floats(layer: _Layer, weight: PackedWeight, kind: torch.dtype) -> Callable:
+    """Quantized numbers convolved in a floating-point type that holds their sums exactly."""
+    assert layer.x_scale is not None
+    rank = len(layer.node.output.shape)
+    scale = (layer.w_scale * layer.x_scale).to(kind)
+    if scale.dim():
+        groups = layer.attrs["groups"] if layer.attrs["transposed"] else 1
+        scale = _per_channel(scale.repeat(groups), rank)
+    bias = None if layer.bias is None else _per_channel(layer.bias.float(), rank)
+
+    def product(x: T) -> T:
+        sums = _convolve(layer.attrs, x.to(kind), weight.unpack().to(kind), None)
+        result = sums.mul_(scale).float()
+        return result if bias is None else result.add_(bias)
+
+    return _followed(product, layer, layer.attrs["activation"])
+
+
+def _per_channel(values: T, rank: int) -> T:
+    return values.view(-1, *[1] * (rank - 2))
+
+
+def _weight_only(layer: _Layer) -> Choice:
+    """Only the weight is quantized; the result has the input's data type."""
+    weight, attrs = layer.pack_small(), layer.attrs
+
+    def run(x: T) -> T:
+        expanded = _expand(weight.unpack(), layer.w_scale, attrs["dim"])
+        return activate(_convolve(attrs, x, expanded, layer.bias), attrs["activation"])
+
+    reason = "input not quantized: the weight is kept small and expanded at each call"
+    return run, f"{layer.kind} weight expanded, float convolution", reason
+
+
+def _expand(weight: T, scale: T, dim: Optional[int]) -> T:
+    return weight.to(scale.dtype) * aligned_scale(scale, weight.shape, dim)
+
+
+def _convolve(attrs: dict[str, Any], x: T, weight: T, bias: Optional[T]) -> T:
+    return LOWERINGS["conv_transpose" if attrs["transposed"] else "convolution"](
+        attrs, x, weight, bias
+    )
+
+
+def _reference(node: Node) -> Callable:
+    """The unfused operations, one after the other."""
+    attrs = node.attrs
+
+    def run(
+        x: T, weight: Any, w_scale: T, x_scale: Optional[T], bias: Optional[T],
+        out_scale: Optional[T],
+    ) -> T:  # fmt: skip
+        if isinstance(weight, PackedWeight):
+            weight = weight.unpack()
+        if x_scale is not None:
+            x = x.to(x_scale.dtype) * x_scale
+        result = _convolve(attrs, x, _expand(weight, w_scale, attrs["dim"]), bias)
+        result = activate(result, attrs["activation"])
+        return result if out_scale is None else rounded(result / out_scale, attrs["dtype"])
+
+    return run
