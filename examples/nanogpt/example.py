@@ -21,9 +21,7 @@ from weight_loader import DEMO, load_quant_weights_from_hf, read_config
 
 import tripy as tp
 
-PROMPT = '''def read_lines(path):
-    """Read a file and return its lines."""
-'''
+PROMPT = 'def read_lines(path):\n    """Read a file and return its lines."""\n'
 
 
 class ByteTokenizer:
@@ -41,7 +39,7 @@ def make_tokenizer(source, vocabulary: int):
     try:
         from transformers import AutoTokenizer  # noqa: PLC0415  (optional)
 
-        own = not Path(source).is_dir() or any(Path(source).glob("tokenizer.json"))
+        own = not Path(source).is_dir() or any(Path(source).glob("[tv]o*.json"))
         return AutoTokenizer.from_pretrained(source if own else "gpt2")
     except Exception as error:  # Not installed, no files, no network: of many types.
         raise ValueError(
@@ -94,8 +92,7 @@ def print_statistics(generator: Generator, model: GPT) -> None:
 def evaluate(source, tokenizer, model: GPT) -> None:
     """Prints bits a byte in float32 and quantized, on every fifth window of the held-out text."""
     length, mode = model.config.block_size, model.config.quant_mode
-    text = held_out_text()
-    tokens = np.array(tokenizer.encode(text.decode()))
+    tokens = np.array(tokenizer.encode((text := held_out_text()).decode()))
     total = (len(tokens) - 1) // length * length
     inputs, targets = (tokens[i : i + total].reshape(-1, length)[::5] for i in (0, 1))
     size = round(targets.size * len(text) / len(tokens))

@@ -71,9 +71,10 @@ class Generator:
     def _run(self, step, count, *arguments):
         start = time.perf_counter()
         logits, self.caches = self.steps[step](*arguments, self.caches)
+        logits = logits.numpy()[0]  # Waits for a GPU.
         self.seconds[step] += time.perf_counter() - start
         self.tokens[step] += count
-        return logits.numpy()[0]
+        return logits
 
 
 def bits(model: GPT, inputs: np.ndarray, targets: np.ndarray) -> float:

@@ -1,5 +1,6 @@
 """The example as a command: in this process where that will do, since imports take seconds."""
 
+import os
 import re
 import shutil
 import signal
@@ -143,6 +144,35 @@ def test_bytes_outside_the_vocabulary(monkeypatch, capsys, tmp_path):
     assert run(monkeypatch, capsys, "--checkpoint", tmp_path, "--input-text", "a")[0] == 0
 
 
+def test_a_tokenizer_of_its_own(monkeypatch, capsys, tmp_path):
+    """As GPT-2's: byte-level BPE, here with a vocabulary of 300, of a model that knows nothing."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import ByteLevelBPETokenizer  # noqa: PLC0415  (comes with transformers)
+
+    text = example.held_out_text().decode()[:20_000]
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator([text], vocab_size=300, show_progress=False)
+    trained.save(str(tmp_path / "tokenizer.json"))
+    size = {"vocab_size": 300, "n_positions": 64, "n_embd": 16, "n_layer": 1, "n_head": 1}
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(**size)).save_pretrained(tmp_path)
+    monkeypatch.setattr(example, "held_out_text", lambda: text.encode())
+    capsys.readouterr()
+    arguments = (
+        "--checkpoint",
+        tmp_path,
+        "--input-text",
+        "caf\u00e9 (x) .",
+        "--max-new-tokens",
+        70,
+    )
+    code, out, _ = run(monkeypatch, capsys, *arguments, "--quant-mode", "int8", "--evaluate")
+    assert code == 0 and out.startswith("caf\u00e9 (x) .")
+    assert "the context was full 1 times" in out
+    # Nothing learned: a token takes log2(300) bits, and is more than a byte.
+    found = float(re.search(r"float32: (\d\.\d{4}) bits a byte", out)[1])
+    assert found == pytest.approx(8.23 * len(trained.encode(text).ids) / len(text), rel=0.05)
+
+
 def test_no_tokenizer(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ValueError, match="try pip install transformers"):
@@ -153,12 +183,15 @@ def test_as_a_command():
     """A real interrupt, in a process of its own."""
     command = [sys.executable, EXAMPLE, "--quant-mode", "int8", "--max-new-tokens", "100000"]
     with subprocess.Popen(
-        [*command, "--input-text", "def main("], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*command, "--input-text", "def main("],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLE.parents[2])},
     ) as process:
         first = process.stdout.read(40)
         process.send_signal(signal.SIGINT)
         out, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and errors == b""
+    assert (errors, process.returncode) == (b"", 130)
     assert first.startswith(b"def main(")
     text = (first + out).decode(errors="replace")
     assert "\n--- stopped\nprefill" in text and "int8 GEMM" in text
