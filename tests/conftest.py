@@ -21,7 +21,7 @@ tp.config.default_device = tp.device(os.environ.get("TRIPY_DEVICE", "cpu"))
 
 hypothesis.settings.register_profile(
     "tests",
-    max_examples=int(os.environ.get("TRIPY_EXAMPLES", "5")),
+    max_examples=int(os.environ.get("TRIPY_EXAMPLES", "10")),
     deadline=None,
     derandomize=True,
     database=None,

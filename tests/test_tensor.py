@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 
@@ -152,6 +153,16 @@ def test_dlpack_with_numpy():
     assert x.__dlpack_device__() == (1, 0)
     np.testing.assert_array_equal(np.asarray(x), array)
     np.testing.assert_allclose(np.asarray(x, dtype=np.float64), 1.0)
+
+
+def test_exported_memory_does_not_overlap_itself():
+    """An expanded tensor has one element in memory for many, until others may write to it."""
+    for x in (tp.iota((2, 3), dim=1), tp.expand(tp.zeros((1,)), (2, 3))):
+        array = x.torch()
+        array[0, 0] = 5
+        assert array[1, 0] == 0
+        assert x.tolist()[0][0] == 5
+        assert x.tolist()[1][0] == 0
 
 
 def test_int4_has_no_dlpack():
@@ -348,6 +359,12 @@ def test_threads_share_lazy_tensors():
 # Errors that point at the user's line
 
 
+columns_known = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="Python knows lines only, not columns"
+)
+
+
+@columns_known
 def test_the_caret_is_under_the_expression():
     x, y = tp.ones((2, 3)), tp.ones((4,))
     with raises("cannot be broadcast") as caught:
@@ -360,6 +377,7 @@ def test_the_caret_is_under_the_expression():
     assert caret.count("^") == 5
 
 
+@columns_known
 def test_carets_count_characters_not_bytes():
     x = tp.ones((2, 3))
     with raises("the summed dimensions differ") as caught:
@@ -402,6 +420,21 @@ def test_a_name_is_known_to_the_error_of_a_compiled_function():
         tp.compile(
             lambda x: x if x > 0 else -x, args=[tp.InputInfo((), tp.float32)], device=where()
         )
+
+
+def test_a_stand_in_that_outlives_its_compilation():
+    kept = []
+
+    def function(x):
+        kept.append(x)
+        return x + 1
+
+    tp.compile(function, args=[tp.InputInfo([(1, 2, 4)], tp.float32)], device=where())
+    assert all(type(size) is tp.DimensionSize for size in kept[0].shape)
+    assert "of a function that is being compiled" in repr(kept[0])
+    result = kept[0] + 1
+    with raises("computed that depends on an input"):
+        result.eval()
 
 
 def test_validation_can_be_switched_off(monkeypatch):

@@ -141,9 +141,10 @@ class Tensor:
     @property
     def shape(self) -> tuple[Union[int, DimensionSize], ...]:
         """Sizes: ints; inside a function that is being compiled, DimensionSizes."""
-        if _trace.active:
-            return tuple(DimensionSize._of(size) for size in self._value.shape)
-        return self._value.shape  # type: ignore[return-value]  # Symbols are there in traces only.
+        shape = self._value.shape
+        if _trace.active or not all(type(size) is int for size in shape):
+            return tuple(DimensionSize._of(size) for size in shape)
+        return shape  # type: ignore[return-value]  # All are ints.
 
     def eval(self) -> Tensor:
         """Compute the values now.
@@ -181,7 +182,7 @@ class Tensor:
             >>> tp.ones((2, 2)).numpy().sum()
             np.float32(4.0)
         """
-        return storage.to_numpy(_data(self))
+        return storage.to_numpy(_exported(self))
 
     def torch(self) -> torch.Tensor:
         """The values as a torch tensor that shares the memory; int4 becomes int8.
@@ -191,7 +192,7 @@ class Tensor:
             >>> tp.ones((2,)).torch().dtype
             torch.float32
         """
-        return _data(self)
+        return _exported(self)
 
     def __dlpack__(self, **kwargs: Any) -> Any:
         if self.dtype is dtypes.int4:
@@ -202,7 +203,7 @@ class Tensor:
                 hint="tp.cast(tensor, tp.int32)",
                 tensors=[("the tensor", self)],
             )
-        return _data(self).__dlpack__(**kwargs)
+        return _exported(self).__dlpack__(**kwargs)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         array = self.numpy()
@@ -211,7 +212,7 @@ class Tensor:
         return array.copy() if copy else array
 
     def __dlpack_device__(self) -> tuple:
-        return _data(self).__dlpack_device__()
+        return _exported(self).__dlpack_device__()
 
     def __bool__(self) -> bool:
         array = _data(self)
@@ -657,6 +658,14 @@ def _depends_on_input(value: Value) -> bool:
             seen.add(current.node)
             stack += [v for v in current.node.inputs if v is not None]
     return False
+
+
+def _exported(tensor: Tensor) -> torch.Tensor:
+    """The tensor's values for other libraries, which may write to them: each in its own place."""
+    data = _data(tensor)
+    if 0 in data.stride() and data.numel() > 1:  # An expanded tensor, from here on a plain one.
+        data = tensor._value.data = data.contiguous()
+    return data
 
 
 def _data(tensor: Tensor) -> torch.Tensor:

@@ -143,14 +143,6 @@ def test_expand_to_the_size_of_another_tensor(rng):
     )  # fmt: skip
 
 
-def test_results_do_not_share_what_another_result_writes():
-    """An expanded tensor has one element in memory; changing it in torch must be visible there."""
-    base = tensor([[1.0]], tp.float32)
-    wide = tp.expand(base, (2, 2)).eval()
-    assert (wide + 1).tolist() == [[2.0, 2.0], [2.0, 2.0]]
-    assert base.tolist() == [[1.0]]
-
-
 def test_concatenate_and_stack_refuse():
     x, y = tp.ones((2, 3)), tp.ones((2, 4))
     with raises("concatenate: the shapes differ"):
@@ -201,14 +193,14 @@ def test_split_refuses():
 
 
 def test_gather_refuses_indices_out_of_range():
-    if tp.config.default_device.kind == "gpu":
-        pytest.skip("a GPU does not tell")
     x = tp.ones((3,))
     for wrong in ([3], [-4], [0, 100]):
         index = tp.Tensor(wrong)
         picked = tp.gather(x, 0, index)
         with raises("gather: an index is out of range", line="picked = tp.gather(x, 0, index)"):
             picked.eval()
+        if where().kind == "gpu":
+            continue  # A compiled program does not wait for the GPU to see what indices are.
         compiled = compile_for(lambda x, i: tp.gather(x, 0, i), [x, index], dynamic=False)
         with raises("gather: an index is out of range", line="tp.gather(x, 0, i)"):
             compiled(x, index)
