@@ -12,42 +12,18 @@ from pathlib import Path
 import numpy as np
 
 HELD_OUT = (
-    "argparse.py",
-    "asyncio/queues.py",
-    "csv.py",
-    "fractions.py",
-    "graphlib.py",
-    "heapq.py",
-    "html/parser.py",
-    "json/decoder.py",
-    "shlex.py",
-    "statistics.py",
-    "textwrap.py",
-    "timeit.py",
-)
+    "argparse.py", "asyncio/queues.py", "csv.py", "fractions.py", "graphlib.py", "heapq.py",
+    "html/parser.py", "json/decoder.py", "shlex.py", "statistics.py", "textwrap.py", "timeit.py",
+)  # fmt: skip
 HELD_OUT_TESTS = (
-    "test_argparse",
-    "test_csv",
-    "test_fractions",
-    "test_graphlib",
-    "test_heapq",
-    "test_htmlparser",
-    "test_json",
-    "test_queues",
-    "test_shlex",
-    "test_statistics",
-    "test_textwrap",
-    "test_timeit",
-)
+    "test_argparse", "test_csv", "test_fractions", "test_graphlib", "test_heapq",
+    "test_htmlparser", "test_json", "test_queues", "test_shlex", "test_statistics",
+    "test_textwrap", "test_timeit",
+)  # fmt: skip
 # Installed packages are not the library; the others are tables and fixtures, not code to learn.
 SKIPPED_FOLDERS = {
-    "site-packages",
-    "dist-packages",
-    "__pycache__",
-    "encodings",
-    "pydoc_data",
-    "data",
-}
+    "site-packages", "dist-packages", "__pycache__", "encodings", "pydoc_data", "data",
+}  # fmt: skip
 TEST_FOLDERS = {"test", "tests", "idle_test"}
 SEPARATOR = b"\n\n"
 

@@ -49,9 +49,19 @@ class GPTConfig:
             raise ValueError(f"[GPT] got quant_mode={self.quant_mode!r}; expected one of {modes}")
 
 
+class Bfloat16Linear(tp.Linear):
+    """In bfloat16, between float32 layers: int4 weights have fast kernels for that type only."""
+
+    def forward(self, x):
+        return tp.cast(super().forward(tp.cast(x, tp.bfloat16)), tp.float32)
+
+
 def linear(config: GPTConfig, inputs: int, outputs: int) -> tp.Linear:
     dtype, dim, _ = QUANT_MODES[config.quant_mode]
-    return tp.Linear(inputs, outputs, quant_dtype=dtype, weight_quant_dim=dim)
+    options = {"quant_dtype": dtype, "weight_quant_dim": dim}
+    if dtype is tp.int4:
+        return Bfloat16Linear(inputs, outputs, dtype=tp.bfloat16, **options)
+    return tp.Linear(inputs, outputs, **options)
 
 
 class Attention(tp.Module):

@@ -64,7 +64,8 @@ def load_quant_weights_from_hf(model: GPT, source, quant_mode: str, encode=None)
         raise _problem(f"quant_mode={quant_mode!r}", f"the model's own, {config.quant_mode!r}")
     state = {}
     for name, weight in read_tensors(find(source)):
-        state[name] = weight
+        narrow = dtype is tp.int4 and ".c_" in name  # Bfloat16Linear's
+        state[name] = tp.cast(weight, tp.bfloat16).eval() if narrow else weight
         if dtype is not None and name.endswith(TRANSPOSED) and weight.rank == 2:
             state.update(_quantized(name.removesuffix(".weight"), weight, dtype, dim))
     head = state.get("lm_head.weight", state.get("wte.weight"))
@@ -146,9 +147,10 @@ def _quantized(layer: str, weight: tp.Tensor, dtype: tp.dtype, dim: int | None) 
     if dtype is tp.int4:
         block = math.gcd(64, weight.shape[1])
         groups, axis = tp.reshape(weight, (weight.shape[0], -1, block)), 2
-    scale = tp.maximum(tp.max(abs(groups), axis) / HIGH[dtype], TINY).eval()
-    quantized = tp.quantize(weight, scale, dtype, dim).eval()
-    return {f"{layer}.weight": quantized, f"{layer}.weight_scale": scale}
+    scale = tp.maximum(tp.max(abs(groups), axis) / HIGH[dtype], TINY)
+    kept = tp.cast(scale, tp.bfloat16 if dtype is tp.int4 else tp.float32).eval()
+    quantized = tp.quantize(weight, tp.cast(kept, tp.float32), dtype, dim).eval()
+    return {f"{layer}.weight": quantized, f"{layer}.weight_scale": kept}
 
 
 def calibrate(model: GPT, windows: np.ndarray) -> dict[str, float]:
