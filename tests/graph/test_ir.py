@@ -76,7 +76,7 @@ def test_replacements_follow_each_other():
 
 
 def test_a_copy_has_nodes_of_its_own():
-    x, a, b, c, d = diamond()
+    x, _, b, c, d = diamond()
     graph = Graph([x], [d])
     twin = graph.copy()
     assert twin.inputs == [x]

@@ -220,11 +220,21 @@ def test_where_and_masked_fill_do_not_mix_in_nan():
     check(lambda x, m: tp.where(m, 2.0, x), x, mask, reference=[np.array([2.0, 1.0])])
 
 
+@pytest.mark.parametrize(
+    ("numbers", "dtype"),
+    [((1.0, 0.0), tp.float32), ((1, 0), tp.int32), ((True, False), tp.bool), ((1, 0.5), tp.float32),
+     ((2**40, 1), tp.int64), ((True, 0), tp.int32)],
+)  # fmt: skip
+def test_where_of_two_numbers(numbers, dtype):
+    mask = tensor([True, False], tp.bool)
+    check(lambda m: tp.where(m, *numbers), mask, reference=[np.array(numbers)], dtype=dtype)
+
+
 def test_where_and_masked_fill_refuse():
     x = tp.ones((2,))
     mask = tp.Tensor([True, False])
     with raises("where: neither input nor other is a tensor"):
-        tp.where(mask, 1.0, 2.0)
+        tp.where(mask, [1.0], 2.0)
     with raises("where: condition has an unsupported data type"):
         tp.where(x, x, x)
     with raises("masked_fill: the value is a tensor"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from numbers import Number
 from typing import Any
 
 from tripy import dtypes
+from tripy.device import CPU
 from tripy.errors import TripyException
 from tripy.ops import arguments
 from tripy.tensor import Tensor, apply, method, scalar, sizes_as
@@ -245,8 +247,9 @@ def where(condition: Tensor, input: TensorLike, other: TensorLike) -> Tensor:
 
     Args:
         condition: A bool tensor.
-        input: Values where it is True: a tensor, or a number if ``other`` is a tensor.
-        other: Values where it is False: a tensor, or a number if ``input`` is a tensor.
+        input: Values where it is True: a tensor or a number.
+        other: Values where it is False: a tensor or a number. A number takes the other one's data
+            type; of two numbers, bools make bool, ints int32 and floats float32.
 
     Returns:
         A tensor of the broadcast shape.
@@ -257,6 +260,8 @@ def where(condition: Tensor, input: TensorLike, other: TensorLike) -> Tensor:
         [1.0, 0.0]
     """
     arguments.tensor("where", condition, "condition")
+    if isinstance(input, Number) and isinstance(other, Number):
+        input = Tensor(input, Tensor([input, other], device=CPU).dtype, condition.device)
     return apply("where", [condition, *_operands("where", input=input, other=other)])
 
 
