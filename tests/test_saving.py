@@ -450,3 +450,10 @@ def test_a_file_has_the_permissions_of_any_other(tmp_path):
     tp.compile(lambda x: x + 1.0, args=[info(2)]).save(tmp_path / "f")
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("f", "other")]
     assert modes[0] == modes[1]
+
+
+def test_a_constant_of_one_element_with_a_stride(tmp_path):
+    one = tp.Tensor(torch.arange(6, dtype=torch.float32).reshape(3, 2)[1:2, ::2].t())
+    again(tp.compile(lambda: (one, tp.Tensor(torch.ones(1).expand(1, 1)))), tmp_path)
+    again(tp.compile(lambda x: tp.split(tp.iota((1, 2), dtype=tp.int32), 2, 1), args=[info(1)]),
+          tmp_path, numbers(1))  # fmt: skip

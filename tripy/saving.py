@@ -41,7 +41,7 @@ def _digest(data: Any) -> str:
 
 
 def _bytes(tensor: torch.Tensor) -> Any:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return storage.bytes_of(tensor).numpy()
 
 
 def _alone(tensor: torch.Tensor, taken: set[int]) -> torch.Tensor:

@@ -186,3 +186,15 @@ def test_a_large_mask_is_made_once():
     fast = tp.compile(use, args=[X])
     assert operations(fast) == ["add"]
     assert fast(tp.zeros((1, 6))).numpy()[0, 0] == np.float32(500500)
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_a_layer_of_a_constant_is_computed_once(rng, static):
+    layer, x = linear(rng, input_scale=0.05 if static else None), random(rng, 3, 6)
+
+    def use(y):
+        return y + tp.relu(layer(x))
+
+    fast = tp.compile(use, args=[info(3, 4)])
+    assert operations(fast) == ["add"]
+    same(fast(tp.zeros((3, 4))), use(tp.zeros((3, 4))), atol=1e-5)

@@ -108,3 +108,53 @@ def test_rounding_and_saturation_between_layers(value):
     assert fast.graph.nodes()[1].output.dtype is tp.int8
     expected = [float(np.clip(np.round(v), -128, 127)) for v in (value, -value)]
     assert fast(tp.zeros((1, 2))).tolist() == [expected]
+
+
+def weight_only(rng, dtype, out, inner, static=False):
+    weight = random(rng, out, inner, dtype=dtype)
+    scale = tp.cast(tp.Tensor(0.03), dtype).eval()
+
+    def forward(x):
+        small = tp.dequantize(tp.quantize(weight, scale, tp.int8), scale, dtype)
+        if static:
+            x = tp.dequantize(tp.quantize(x, scale, tp.int8), scale, dtype)
+        return x @ tp.transpose(small, 0, 1)
+
+    return forward
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("inner", [1, 3, 5, 15, 16, 17, 33, 48])
+def test_widths_that_no_instruction_likes(rng, dtype, inner):
+    """torch's int8 kernel for bfloat16 reads beyond the end of rows of other widths than 16 n."""
+    for out, rows in ((1, 1), (3, 2), (17, 5)):
+        forward, x = weight_only(rng, dtype, out, inner), random(rng, rows, inner, dtype=dtype)
+        got = plain(tp.compile(forward, args=[tp.InputInfo((rows, inner), dtype)])(x))
+        bound = (np.abs(plain(x)).sum(-1, keepdims=True) * 4) * 8 * UNIT[dtype] + 1e-6
+        assert (np.abs(got - plain(forward(x))) <= bound).all()
+
+
+@pytest.mark.parametrize("static", [True, False])
+@pytest.mark.parametrize("shape", [(0, 6), (3, 0, 6), (0, 3, 6), (2, 0), (0,), (2, 2, 0)])
+def test_nothing_to_multiply(rng, static, shape):
+    """oneDNN divides by zero where there are no columns."""
+    for dtype in FLOATS:
+        forward, x = weight_only(rng, dtype, 4, shape[-1], static), random(rng, *shape, dtype=dtype)
+        got = tp.compile(forward, args=[tp.InputInfo(shape, dtype)])(x)
+        assert got.shape == (*shape[:-1], 4)
+        assert (plain(got) == 0).all()
+
+
+@pytest.mark.parametrize("static", [True, False])
+@pytest.mark.parametrize("shape", [(32, 5), (32, 1), (1, 7), (1, 1), (2, 32, 5), (2, 1, 3)])
+def test_a_transposed_input(rng, static, shape):
+    for dtype in FLOATS:
+        forward = weight_only(rng, dtype, 4, shape[-2], static)
+        x = random(rng, *shape, dtype=dtype)
+        fast = tp.compile(
+            lambda x, forward=forward: forward(tp.transpose(x, -1, -2)),
+            args=[tp.InputInfo(shape, dtype)],
+        )
+        turned = tp.transpose(x, -1, -2)
+        bound = 60 * 8 * UNIT[dtype] * np.abs(plain(x)).max()
+        assert (np.abs(plain(fast(x)) - plain(forward(turned))) <= bound).all()

@@ -220,6 +220,14 @@ def to_text(array: torch.Tensor, kind: dtypes.dtype, where: device) -> str:
     return f"tensor({values},\n       dtype={kind}, device={where}, shape={tuple(array.shape)})"
 
 
+def bytes_of(array: torch.Tensor) -> torch.Tensor:
+    """All elements in order as bytes, in one dimension."""
+    flat = array.contiguous().reshape(-1)
+    if flat.stride() != (1,):  # One element counts as contiguous whatever its stride.
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return flat.view(torch.uint8)
+
+
 def pack_int4(array: torch.Tensor) -> torch.Tensor:
     """Two elements to a byte, the first in the low half; one zero is added to an odd number."""
     flat = array.reshape(-1)

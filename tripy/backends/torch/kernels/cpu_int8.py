@@ -84,7 +84,7 @@ class StaticInt8:
         self, weight: Int8Weight, w_scale: T, x_scale: float, bias: Optional[T],
         out_scale: Optional[float], activation: Optional[str], dtype: torch.dtype,
     ) -> None:  # fmt: skip
-        self._weight, self._x_scale = weight.data, x_scale
+        self._weight, self._x_scale, self._columns = weight.data, x_scale, weight.shape[0]
         self._w_scale = w_scale.float().reshape(-1).contiguous()
         self._w_zero = torch.zeros(self._w_scale.numel(), dtype=torch.int32)
         self._bias = None if bias is None else bias.float()
@@ -100,6 +100,8 @@ class StaticInt8:
             self._w_scale, self._w_zero, self._bias, self._out_scale or 1.0, 0, self._computed,
             self._post, [], self._algorithm,
         )  # fmt: skip
+        # Without rows, oneDNN's result has two dimensions whatever the input has.
+        result = result.view(*x.shape[:-1], self._columns)
         return result if self._computed is self._dtype else result.to(self._dtype)
 
 
@@ -126,6 +128,8 @@ class DigitsInt8:
         unit = amax.clamp(min=1e-30).mul_(1.0 / _FIXED_POINT_MAXIMUM)
         # Adding 128 to each of three digits makes bytes of them; the fourth byte is cut off.
         fixed = (rows / unit).round_().to(torch.int32).add_(0x00808080)
+        if fixed.stride() != (width, 1):  # The input was transposed.
+            fixed = fixed.clone(memory_format=torch.contiguous_format)
         digits = fixed.view(torch.uint8).view(count, width, 4)[..., :3]
         digits = digits.permute(2, 0, 1).reshape(3 * count, width)
         sums = torch.ops.onednn.qlinear_pointwise(

@@ -89,6 +89,11 @@ def prepare(node: Node) -> Kernel:
             node, _reference(node.attrs), node.inputs, "torch, operation by operation",
             "there is no quantized kernel for this device yet",
         )  # fmt: skip
+    if not weight.data.shape.numel():  # type: ignore[union-attr]
+        return _kernel(
+            node, _reference(node.attrs), node.inputs, "torch, operation by operation",
+            "the weight has no elements",
+        )  # fmt: skip
     layer = _Layer(node, *(None if v is None else v.data for v in parts))  # type: ignore[arg-type]
     choose = _weight_only if layer.x_scale is None else _static
     function, name, reason = choose(layer)
@@ -170,7 +175,9 @@ def _weight_only(layer: _Layer) -> tuple[Callable, str, str]:
 def _weight_only_product(layer: _Layer) -> tuple[Callable, str, str]:
     blocks = layer.w_scale.dim() == 2
     if layer.kind is dtypes.int8 and not blocks:
-        if layer.dtype is torch.bfloat16 and layer.channel_scale:
+        columns = layer.node.inputs[1].shape[1]  # type: ignore[union-attr]
+        # torch's kernel reads 16 columns at a time, also beyond the end.
+        if layer.dtype is torch.bfloat16 and layer.channel_scale and columns % 16 == 0:
             run: Callable = cpu_bfloat16.Bfloat16Int8(
                 layer.pack(PlainWeight), layer.w_scale, layer.bias
             )
