@@ -1,8 +1,8 @@
 """Fusion of quantized convolutions.
 
-``convolution(dequantize(q_x), dequantize(q_w), bias) [→ activation] [→ quantize]``, and the same with
-``conv_transpose``, becomes one ``quantized_convolution`` node, built up a step at a time. Between
-two of them with an activation, the tensor stays quantized and is never floating point.
+``convolution(dequantize(q_x), dequantize(q_w), bias) [→ activation] [→ quantize]``, and the same
+with ``conv_transpose``, becomes one ``quantized_convolution`` node, built up a step at a time.
+Between two of them with an activation, the tensor stays quantized and is never floating point.
 """
 
 from __future__ import annotations

@@ -70,18 +70,8 @@ def plan(kernel: Sequence[int], attrs: dict[str, Any]) -> list[Axis]:
             axes.append(Axis(reach - before, reach - after, stride, 1, dilation, extent, 1, 0))
             continue
         taps = -(-extent // stride)
-        axes.append(
-            Axis(
-                taps - 1 - before // stride,
-                (reach - after) // stride,
-                1,
-                1,
-                1,
-                taps * stride,
-                stride,
-                before % stride,
-            )  # fmt: skip
-        )
+        first, last = taps - 1 - before // stride, (reach - after) // stride
+        axes.append(Axis(first, last, 1, 1, 1, taps * stride, stride, before % stride))
     if len(axes) == 1:  # Over one dimension: the same over two, the first of size 1.
         axes.insert(0, Axis(0, 0, 1, 1, 1, 1, 1, 0))
     return axes
@@ -203,12 +193,13 @@ class Int8Kernel(PackedWeight):
         """The results of a transposed convolution in their order; ``sizes`` of its result."""
         if all(a.results == 1 for a in self.axes):
             return y
-        count, results = len(self.axes), [a.results for a in self.axes]
-        positions = y.shape[2:]
-        split = y.movedim(1, -1).reshape(y.shape[0], *positions, self.groups, *results, -1)
+        count, results, batch = len(self.axes), [a.results for a in self.axes], y.shape[0]
+        positions, channels = y.shape[2:], self.shape[1]
+        split = y.movedim(1, -1).reshape(batch, *positions, self.groups, *results, channels)
         pairs = [d for i in range(count) for d in (1 + i, count + 2 + i)]
         split = split.permute(0, *pairs, count + 1, 2 * count + 2)
-        whole = split.reshape(y.shape[0], *(q * r for q, r in zip(positions, results)), -1)
+        spatial = [q * r for q, r in zip(positions, results)]
+        whole = split.reshape(batch, *spatial, self.groups * channels)
         cut = [slice(a.skipped, a.skipped + size) for a, size in zip(self.axes, sizes)]
         return whole[(slice(None), *cut)].movedim(-1, 1)
 
