@@ -192,7 +192,7 @@ class Tensor:
             >>> tp.ones((2,)).torch().dtype
             torch.float32
         """
-        return _exported(self)
+        return _data(self)
 
     def __dlpack__(self, **kwargs: Any) -> Any:
         if self.dtype is dtypes.int4:
