@@ -42,7 +42,8 @@ def likelihoods(logits):
 
 # Largest and mean difference of log likelihoods. Where inputs are rounded too, another order of
 # summing can turn a rounding, and what follows then differs by a step: float8's are the largest.
-NEAR = {"int8": (0.25, 0.01), "float8": (0.5, 0.03)}
+# The int4 mode's layers compute in bfloat16, whose results are rounded to 8 bits.
+NEAR = {"int8": (0.25, 0.01), "float8": (0.5, 0.03), "int4-weight-only": (0.1, 0.01)}
 
 
 @pytest.mark.parametrize("mode", QUANT_MODES)
