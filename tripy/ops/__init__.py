@@ -21,9 +21,6 @@ from tripy.ops.elementwise import (
     exp,
     gelu,
     log,
-    masked_fill,
-    maximum,
-    minimum,
     relu,
     rsqrt,
     sigmoid,
@@ -31,8 +28,8 @@ from tripy.ops.elementwise import (
     sin,
     sqrt,
     tanh,
-    where,
 )
+from tripy.ops.joining import concatenate, split, stack
 from tripy.ops.linear_algebra import (
     kv_cache_update,
     outer,
@@ -40,16 +37,13 @@ from tripy.ops.linear_algebra import (
     scaled_dot_product_attention,
 )
 from tripy.ops.movement import (
-    concatenate,
     copy,
     expand,
     flatten,
     gather,
     permute,
     reshape,
-    split,
     squeeze,
-    stack,
     transpose,
     unsqueeze,
 )
@@ -69,6 +63,7 @@ from tripy.ops.reduction import (
     topk,
     var,
 )
+from tripy.ops.selection import masked_fill, maximum, minimum, where
 from tripy.ops.spatial import avgpool, maxpool, resize
 from tripy.ops.tiling import flip, pad, repeat
 
