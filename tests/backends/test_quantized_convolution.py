@@ -223,3 +223,14 @@ def test_the_report_says_how_a_transposed_one_runs():
         module = layer(rng, 2, 2, (3, 3), stride, dilation=dilation, transposed=True)
         (row,) = rows(compiled(module, x))
         assert text in row.reason and row.weight_bytes > 0
+
+
+@needs_onednn
+@pytest.mark.parametrize("sizes", [((0, 0, 4), (1, 1, 9)), ((1, 2, 4), (1, 1, 9)), (2, (3, 5, 9))])
+def test_sizes_to_be_fast_for_that_nothing_fits_into(sizes):
+    rng = np.random.default_rng(11)
+    module = layer(rng, 4, 3, (3, 3), powers=True)
+    batch, side = sizes
+    fast = tp.compile(module, args=[tp.InputInfo((batch, 4, side, side), tp.float32)])
+    x = (rng.integers(-128, 128, (2, 4, 6, 6)) * 0.5).astype(np.float32)
+    assert (fast(tp.Tensor(x)).numpy() == exact(module, x)[0]).all()

@@ -83,7 +83,8 @@ class Int8Kernel(PackedWeight):
     Args:
         weight: [out, in / groups, ...], or [in, out / groups, ...] of a transposed one.
         attrs: The node's.
-        sizes: The input's shape where it is known; oneDNN may choose the layout by it.
+        sizes: The input's usual shape. oneDNN chooses the layout by it, and an input for which it
+            had chosen another one costs a rearrangement of the weight at each call.
     """
 
     def __init__(
@@ -110,10 +111,13 @@ class Int8Kernel(PackedWeight):
             self.groups,
         )  # fmt: skip
         shape = None
-        if sizes is not None:
+        if sizes is not None and min(sizes) > 0:
             if len(sizes) == 3:
                 sizes = (*sizes[:2], 1, sizes[2])
             shape = [sizes[0], plain.shape[1] * self.groups, *self._padded(sizes[2:])]
+            reaches = [a.dilation * (k - 1) for a, k in zip(self.axes, plain.shape[2:])]
+            if any(n <= reach for n, reach in zip(shape[2:], reaches)):
+                shape = None  # The kernel does not fit into it.
         # A weight that is not contiguous would be packed wrongly without an error.
         self.data = torch.ops.onednn.qconv_prepack(
             plain.contiguous(), torch.ones(outputs), 1.0, _ZERO_POINT, *self.geometry, shape

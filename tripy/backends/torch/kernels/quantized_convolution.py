@@ -21,7 +21,7 @@ from tripy.backends.torch.kernels.quantized_linear import activate
 from tripy.backends.torch.lowering import LOWERINGS
 from tripy.backends.torch.lowering.quantization import aligned_scale, rounded
 from tripy.backends.torch.storage import TORCH_TYPES
-from tripy.graph import Node
+from tripy.graph import Node, dims
 
 T = torch.Tensor
 Choice = tuple[Callable, str, str]  # Function, name of the kernel, reason.
@@ -119,8 +119,10 @@ def _static(layer: _Layer) -> Choice:
 def _int8(layer: _Layer) -> Choice:
     node, attrs = layer.node, layer.attrs
     assert layer.x_scale is not None
+    # A dynamic size is taken as the one to be fast for.
     known = node.inputs[0].shape  # type: ignore[union-attr]
-    sizes = known if all(isinstance(size, int) for size in known) else None
+    usual = {s.name: s.optimum for size in known for s in dims.symbols(size)}
+    sizes = tuple(dims.evaluate(size, usual) for size in known)
     geometry = [attrs[n] for n in ("stride", "padding", "dilation", "groups", "transposed")]
     weight = layer.pack(lambda w: Int8Kernel(w, attrs, sizes), f"Int8Kernel{geometry}{sizes}")
     # oneDNN may do the activation and the rounding too, if it has the activation.
