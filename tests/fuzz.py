@@ -39,6 +39,7 @@ class Step(NamedTuple):
         run: Makes a tensor, or a list of them, from those values.
         fuzzy: Whether the results are fuzzy even if the inputs are not.
         product: Whether a result is a matrix product, with which an activation may be fused.
+        after_layer: Whether it is a layer, or a layer and what may be fused with it.
     """
 
     text: str
@@ -46,6 +47,7 @@ class Step(NamedTuple):
     run: Callable[..., Any]
     fuzzy: bool = False
     product: bool = False
+    after_layer: bool = False
 
 
 def flat(result: Any) -> list[tp.Tensor]:
@@ -75,6 +77,7 @@ class Program:
         self.values = [list(each) for each in self.arguments]
         self.fuzzy = [False] * len(self.shapes)
         self.product = [False] * len(self.shapes)
+        self.after_layer = [False] * len(self.shapes)
         self.steps: list[Step] = []
         wanted = int(self.rng.integers(1, 21))
         for _ in range(12 * wanted):
@@ -149,6 +152,7 @@ class Program:
         fuzzy = step.fuzzy or any(self.fuzzy[i] for i in step.inputs)
         self.fuzzy += [fuzzy] * len(results[0])
         self.product += [step.product] * len(results[0])
+        self.after_layer += [step.after_layer] * len(results[0])
         self.steps.append(step)
 
     def run(self, arguments: Sequence[tp.Tensor], outputs: Sequence[int]) -> list[tp.Tensor]:

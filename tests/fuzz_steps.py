@@ -241,20 +241,23 @@ def _layer(p: Program) -> Optional[Step]:
     text = f"layer({{0}}, {mode}, {small}, [{stored}], dim={dim}, bias={bias is not None}, "
     text += f"{getattr(activation, '__name__', None)}, rounded={rounding})"
     fuzzy = activation in (tp.gelu, tp.silu)
-    return step(text, run, x, fuzzy=fuzzy, product=activation is None and not rounding)
+    return step(text, run, x, fuzzy=fuzzy, product=activation is None and not rounding,
+                after_layer=True)  # fmt: skip
 
 
 @family("add", weight=2)
 def _after_a_layer(p: Program) -> Optional[Step]:
     """What may look like a bias, on something that may be a product."""
-    x = p.pick(*FLOATS, least=1, exact=True, fits=lambda t: t.shape[-1] <= 6)
-    if x is None:
+    layers = [i for i, known in enumerate(p.after_layer) if known and p.value(i).dtype in FLOATS]
+    if not layers:
         return None
+    x = p.choose(layers)
     out = int(p.value(x).shape[-1])
     shape = p.choose([(out,), (out,), (1,), (1, out), (), (2, out)])
     added, left = constant(p, p.value(x).dtype, *shape), p.rng.random() < 0.5
     text = f"constant{list(shape)} + {{0}}" if left else f"{{0}} + constant{list(shape)}"
-    return step(text, lambda a: added + a if left else a + added, x, product=p.product[x])
+    return step(text, lambda a: added + a if left else a + added, x, product=p.product[x],
+                after_layer=True)  # fmt: skip
 
 
 @family("matmul", weight=2)
