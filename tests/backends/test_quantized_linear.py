@@ -214,6 +214,19 @@ def test_every_type_agrees_with_eager(kind, dim, static, dtype):
         assert difference <= tolerance * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize("kind", [tp.int4, tp.float8])
+@pytest.mark.parametrize("dim", [None, 0])
+def test_float16_sums_stay_in_range(kind, dim):
+    module = tp.Linear(1024, 2, False, tp.float16, kind, dim)
+    module.weight = tp.ones((2, 1024), dtype=tp.float16)
+    high = 7.0 if kind is tp.int4 else 448.0
+    module.weight_scale = 1 / high if dim is None else [1 / high] * 2
+    x = tp.full((1, 1024), 20.0, dtype=tp.float16)
+    result, wanted = compiled(module, 1024, tp.float16)(x).numpy(), module(x).numpy()
+    assert np.isfinite(wanted).all()
+    assert np.allclose(result, wanted, rtol=2e-3)
+
+
 def test_the_int4_kernel_of_torch_is_used_for_bfloat16_blocks():
     module = layer(np.random.default_rng(6), 128, 64, tp.int4, None, False, 32, tp.bfloat16)
     plain = module.weight

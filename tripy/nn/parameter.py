@@ -17,7 +17,7 @@ from tripy import config, dtypes
 from tripy.device import device
 from tripy.errors import TripyException, user_location
 from tripy.graph import Value
-from tripy.tensor import DimensionSize, Tensor, _depends_on_input
+from tripy.tensor import DimensionSize, Tensor, depends_on_input
 
 
 class Parameter(Tensor):
@@ -60,7 +60,7 @@ class Parameter(Tensor):
                 expected="a tensor with values",
                 tensors=[("the parameter", data)],
             )
-        if data._value.data is None and _depends_on_input(data._value):
+        if data._value.data is None and depends_on_input(data._value):
             raise TripyException(
                 "A parameter cannot depend on an input of a function that is being compiled.",
                 got=f"{data._value.type_text}, whose values are known only when the function runs",

@@ -163,7 +163,8 @@ class Int8Kernel(PackedWeight):
         split = split.flip(*range(count + 3, 2 * count + 3))
         split = split.permute(0, count + 2, count + 1, *pairs)
         whole = split.reshape(*self.shape[:2], *(a.extent for a in axes))
-        return whole[(..., *(slice(size) for size in self.shape[2:]))]
+        cut: tuple[Any, ...] = (..., *(slice(size) for size in self.shape[2:]))
+        return whole[cut]
 
     def _padded(self, sizes: Sequence[int]) -> list[int]:
         return [(n - 1) * a.spread + 1 + a.before + a.after for n, a in zip(sizes, self.axes)]
@@ -187,10 +188,8 @@ class Int8Kernel(PackedWeight):
             place.append(slice(start, axis.before + last * axis.spread + 1, axis.spread))
             taken.append(slice(first, last + 1))
         small = small.movedim(1, -1)[tuple(taken)]
-        if self.widened:
-            whole[(*place, slice(None), 0)] = small
-        else:
-            whole[(*place, 0)] = small
+        target: tuple[Any, ...] = (*place, *([slice(None)] if self.widened else []), 0)
+        whole[target] = small
         return whole.view(batch, *padded, groups * width).movedim(-1, 1).view(torch.uint8)
 
     def finish(self, y: T, sizes: Sequence[int]) -> T:
@@ -205,7 +204,8 @@ class Int8Kernel(PackedWeight):
         spatial = [q * r for q, r in zip(positions, results)]
         whole = split.reshape(batch, *spatial, self.groups * channels)
         cut = [slice(a.skipped, a.skipped + size) for a, size in zip(self.axes, sizes)]
-        return whole[(slice(None), *cut)].movedim(-1, 1)
+        wanted = (slice(None), *cut)
+        return whole[wanted].movedim(-1, 1)
 
     def channelwise(self, values: T) -> T:
         """Numbers of the layer's output channels, or of one group's, as the convolution's."""

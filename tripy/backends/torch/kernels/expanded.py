@@ -73,8 +73,10 @@ class Expanded:
         self, weight: PlainWeight | Int4Weight, w_scale: T, dim: Optional[int], bias: Optional[T],
     ) -> None:  # fmt: skip
         self._weight, self._bias, self._scale = weight, bias, w_scale
-        # One scale a result, or one for all: applied after the product.
-        self._after = w_scale.dim() == 0 or dim == 0
+        # One scale a result, or one for all: applied after the product. Not in float16, where
+        # sums of unscaled integers can leave the range.
+        one = w_scale.dim() == 0 or dim == 0
+        self._after = one and w_scale.dtype is not torch.float16
         self._dim = dim
 
     def __call__(self, x: T) -> T:
@@ -86,8 +88,10 @@ class Expanded:
 
     def _scaled(self, expanded: T, scale: T) -> T:
         rows, columns = expanded.shape
-        if self._dim == 1:
+        if self._dim == 1 or scale.dim() == 0:
             return expanded.mul_(scale)
+        if self._dim == 0:
+            return expanded.mul_(scale[:, None])
         if block_axis((rows, columns), tuple(scale.shape)) == 0:
             blocks = scale.shape[0]
             view = expanded.unflatten(0, (blocks, rows // blocks) if blocks else (0, 0))

@@ -110,7 +110,7 @@ def _static(layer: _Layer) -> Choice:
     products = layer.node.inputs[1].shape[1:]  # type: ignore[union-attr]
     if layer.attrs["transposed"]:
         products = (layer.node.inputs[0].shape[1], *products[1:])  # type: ignore[union-attr]
-    few = torch.Size(products).numel() <= _FLOAT32_PRODUCTS
+    few = dims.product(products) <= _FLOAT32_PRODUCTS  # type: ignore[operator]
     kind = torch.float32 if few else torch.float64
     name = f"{'float32' if few else 'float64'} convolution of the integers"
     return _in_floats(layer, layer.pack_small(), kind), name, reason
