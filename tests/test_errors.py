@@ -137,7 +137,8 @@ def test_frames_inside_tripy_on_request(monkeypatch):
     assert f"tripy{os.sep}graph{os.sep}schema.py" in section
     monkeypatch.undo()
     assert errors.extra_information == []
-    assert "Inside tripy:" not in message(lambda: tp.ones((2,)) @ tp.ones((3,)))
+    text = message(lambda: tp.ones((2,)) @ tp.ones((3,)))
+    assert "Inside tripy:" not in text
 
 
 PROGRAM = """
