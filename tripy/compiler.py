@@ -164,6 +164,8 @@ def _parameter_names(func: Any) -> dict[Value, str]:
         return {}
     names: dict[Value, str] = {}
     for name, parameter in module.state_dict().items():
+        own = "." not in name  # The module's own: named after its class.
+        name = f"{type(module).__name__}.{name}" if own else name
         names.setdefault(parameter._value, name)  # A tied one keeps its first name.
     return names
 

@@ -73,7 +73,7 @@ def layer_name(weight: Optional[Value]) -> Optional[str]:
     """What reports call a layer: the name of its weight without the last part."""
     if weight is None or weight.name is None:
         return None
-    return weight.name.removesuffix(".weight") if weight.name != "weight" else None
+    return weight.name.removesuffix(".weight")
 
 
 class Rule(NamedTuple):

@@ -191,6 +191,8 @@ def _is_dynamic(attribute: Any) -> bool:
 
 
 def _name(node: Node) -> str:
+    if node.op in ("quantize", "dequantize") and node.inputs[1].name:  # type: ignore[union-attr]
+        return node.inputs[1].name.removesuffix("_scale")  # type: ignore[union-attr]
     return node.output.name or (node.location.place() if node.location else node.op)
 
 

@@ -18,19 +18,21 @@ from tripy.dtypes import float32
 from tripy.graph import Node
 
 T = torch.Tensor
-BLOCK = 128
+# Rows of queries in a block: their scores against all keys should stay in the cache.
+BLOCK = 64
 
 
 def _causal(query: T, key: T, value: T, scale: Optional[float]) -> T:
     batch, heads, length, width = query.shape
-    scale = width**-0.5 if scale is None else scale
-    q, k, v = (t.flatten(0, 1) for t in (query, key, value))
+    # Scaling the queries touches fewer numbers than scaling the scores.
+    scaled = query * (width**-0.5 if scale is None else scale)
+    q, k, v = (t.flatten(0, 1) for t in (scaled, key, value))
     # [batch, length, heads, width] in memory, so that merging the heads afterwards is a view.
     result = torch.empty(batch, length, heads, value.shape[3]).transpose(1, 2)
     above = torch.full((BLOCK, BLOCK), float("-inf")).triu_(1)
     for start in range(0, length, BLOCK):
         end = min(start + BLOCK, length)
-        scores = torch.bmm(q[:, start:end], k[:, :end].transpose(1, 2)).mul_(scale)
+        scores = torch.bmm(q[:, start:end], k[:, :end].transpose(1, 2))
         rows = end - start
         scores[:, :, start:] += above[:rows, :rows]
         block = torch.bmm(torch.softmax(scores, -1), v[:, :end])
