@@ -65,7 +65,7 @@ def test_values_of_python_data():
         (np.array(["a"]), "not an array"), (np.array([None]), "not an array"),
         (torch.ones(2, 2).to_sparse(), "sparse"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )  # fmt: skip
 def test_data_that_is_none(data, message):
     with raises(message):
