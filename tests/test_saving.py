@@ -457,3 +457,46 @@ def test_a_constant_of_one_element_with_a_stride(tmp_path):
     again(tp.compile(lambda: (one, tp.Tensor(torch.ones(1).expand(1, 1)))), tmp_path)
     again(tp.compile(lambda x: tp.split(tp.iota((1, 2), dtype=tp.int32), 2, 1), args=[info(1)]),
           tmp_path, numbers(1))  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [tp.float32, tp.float16, tp.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", [tp.int8, tp.int4, tp.float8], ids=str)
+@pytest.mark.parametrize("grain", [None, 0, 1, "blocks"])
+def test_layers_of_every_layout(tmp_path, dtype, kind, grain):
+    rng = np.random.default_rng(2)
+    dim = None if grain == "blocks" else grain
+    layer = tp.Linear(64, 64, dtype=dtype, quant_dtype=kind, weight_quant_dim=dim)
+    layer.weight = tp.cast(tp.Tensor(rng.normal(size=(64, 64)).astype(np.float32)), dtype)
+    layer.bias = tp.cast(tp.Tensor(rng.normal(size=64).astype(np.float32)), dtype)
+    shape = {None: (), "blocks": (64, 2)}.get(grain, (64,))
+    scale = tp.Tensor(np.asarray(rng.uniform(0.01, 0.1, shape), np.float32))
+    layer.weight_scale = tp.cast(scale, dtype)
+    x = tp.cast(tp.Tensor(rng.normal(size=(3, 64)).astype(np.float32)), dtype).eval()
+    infos = [tp.InputInfo(((1, 3, 9), 64), dtype)]
+    again(tp.compile(layer, args=infos), tmp_path, x)
+    if grain in (None, 0):
+        layer.input_scale = 0.03
+        again(tp.compile(lambda x: tp.relu(layer(x)), args=infos), tmp_path, x)
+
+
+def test_convolutions_norms_and_attention(tmp_path):
+    conv = tp.Conv(4, 8, (3, 3), padding=((1, 1), (1, 1)), quant_dtype=tp.int8)
+    conv.initialize_dummy_parameters()
+    conv.weight_scale, conv.input_scale = 0.02, 0.1
+    norms = tp.Sequential(tp.LayerNorm(6), tp.RMSNorm(6))
+    norms.initialize_dummy_parameters()
+
+    def use(x, cache, index):
+        y = norms(conv(x))
+        cache = tp.kv_cache_update(cache, y, index)
+        angle = tp.iota((6, 3))
+        turned = tp.rotary_embedding(y, tp.cos(angle), tp.sin(angle))
+        return tp.scaled_dot_product_attention(turned, cache, cache, is_causal=True), cache
+
+    infos = [info((1, 2, 4), 4, 6, 6), info(2, 8, 12, 6), info(2, dtype=tp.int32)]
+    fast = tp.compile(use, args=infos)
+    fast.save(tmp_path / "f")
+    x, index = numbers(2, 4, 6, 6) / 100.0, tp.Tensor([0, 3])
+    caches = [tp.Tensor(np.zeros((2, 8, 12, 6), np.float32)) for _ in range(2)]
+    got = tp.Executable.load(tmp_path / "f")(x, caches[0], index)
+    same(got, fast(x, caches[1], index))

@@ -222,3 +222,18 @@ def test_an_initial_cache_made_by_a_program_is_not_spoiled():
     fast = tp.compile(tp.kv_cache_update, args=[CACHE, UPDATE, INDEX])
     fast(make(), update(), index(0, 0))
     assert make().torch().eq(0).all()
+
+
+def test_a_cache_that_is_a_constant_of_the_program_too():
+    baked = cache()
+    other = tp.Tensor(numbers(5).torch())
+
+    def use(c, u, i):
+        return tp.kv_cache_update(c, u, i), tp.sum(baked * other[1]), tp.sum(baked[:, :, 1:2], 0)
+
+    fast = tp.compile(use, args=[CACHE, UPDATE, INDEX])
+    expected = [t.tolist() for t in use(baked, update(), index(0, 1))]
+    for _ in range(2):
+        assert [t.tolist() for t in fast(baked, update(), index(0, 1))] == expected
+    mine = cache()
+    assert pointer(fast(mine, update(), index(0, 1))[0]) == pointer(mine)

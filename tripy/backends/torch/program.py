@@ -7,7 +7,8 @@ and which cache updates may write in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Optional, final
 
 import torch
@@ -104,6 +105,8 @@ class TorchProgram(Program):
             if value.data is not None:
                 self._template[number] = value.data
                 kept.add(number)
+        constants = [c for c in self._template if isinstance(c, torch.Tensor)]
+        self._fixed = _merged(_span(c, 0)[:2] for c in constants) if self._written else []
         frees: dict[int, list[int]] = {}
         for number, step in last.items():
             if number not in kept:
@@ -115,7 +118,7 @@ class TorchProgram(Program):
         attributes = self._attributes(sizes) if self._dynamic else None
         slots = self._template.copy()
         if self._written:
-            arguments = _unshared(arguments, self._written)
+            arguments = _unshared(arguments, self._written, self._fixed)
         for number, argument in zip(self._input_slots, arguments):
             slots[number] = argument
         for position, step in enumerate(self._steps):
@@ -211,11 +214,25 @@ def _shows_constant(value: Value) -> bool:
     return value.data is not None
 
 
-def _unshared(arguments: Sequence[torch.Tensor], written: Sequence[int]) -> list[torch.Tensor]:
+def _merged(spans: Iterable[tuple[int, int]]) -> list[int]:
+    """Where memory begins and ends, in turn and in order: an address is inside at odd places."""
+    edges: list[int] = []
+    for start, stop in sorted(spans):
+        if edges and start <= edges[-1]:
+            edges[-1] = max(edges[-1], stop)
+        else:
+            edges += [start, stop]
+    return edges
+
+
+def _unshared(
+    arguments: Sequence[torch.Tensor], written: Sequence[int], fixed: Sequence[int]
+) -> list[torch.Tensor]:
     """The arguments, with copies of those that are written into and share memory.
 
-    A cache that overlaps another argument, or itself (as an expanded tensor does), is copied: what
-    else is in its memory has to keep its values.
+    A cache that overlaps another argument, the program's constants (whose memory ``fixed`` tells),
+    or itself (as an expanded tensor does), is copied: what else is in its memory has to keep its
+    values.
     """
     result = list(arguments)
     # In the order of their addresses only neighbours can be the first to overlap.
@@ -226,6 +243,9 @@ def _unshared(arguments: Sequence[torch.Tensor], written: Sequence[int]) -> list
             shared |= {last, position}
         if stop > end:
             end, last = stop, position
+        inside = bisect_right(fixed, start)
+        if inside % 2 or (inside < len(fixed) and fixed[inside] < stop):
+            shared.add(position)
     for position in written:
         cache = result[position]
         if position in shared or not (cache.is_contiguous() or _has_own_elements(cache)):
