@@ -10,6 +10,7 @@ import torch
 
 from tripy import config
 from tripy.backends.base import AbstractBackend
+from tripy.backends.torch import storage
 from tripy.backends.torch.eager import run_node
 from tripy.backends.torch.kernels import KERNELS
 from tripy.backends.torch.program import TorchProgram
@@ -106,6 +107,7 @@ class TorchBackend(AbstractBackend):
     def load(self, graph: Graph, where: device) -> TorchProgram:
         start = time.perf_counter()
         program = TorchProgram(graph)
+        storage.give_memory_back()
         logger.timing(f"kernels: {(time.perf_counter() - start) * 1e3:.1f} ms")
         for row in program.report():
             logger.verbose(f"{row.name}: {row.operation} by {row.kernel} {row.reason}".rstrip())

@@ -5,6 +5,7 @@ int4 has no torch type here: outside compiled programs its elements are held one
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 from collections.abc import Sequence
@@ -81,7 +82,9 @@ def from_data(
         array = data.detach()
     elif isinstance(data, float):  # Also numpy's float64 number, which is a Python float too.
         return _from_python(float(data), kind, where)
-    elif isinstance(data, (np.ndarray, np.generic)):
+    elif isinstance(data, np.generic):  # A number, which lives nowhere yet.
+        array, where = _from_numpy(np.asarray(data)), where or config.default_device
+    elif isinstance(data, np.ndarray):
         array = _from_numpy(np.asarray(data))
     elif hasattr(data, "__dlpack__"):
         array = _from_dlpack(data)
@@ -218,6 +221,22 @@ def to_numpy(array: torch.Tensor) -> np.ndarray:
 def to_text(array: torch.Tensor, kind: dtypes.dtype, where: device) -> str:
     values = np.array2string(to_numpy(array), separator=", ", precision=4, prefix="tensor(")
     return f"tensor({values},\n       dtype={kind}, device={where}, shape={tuple(array.shape)})"
+
+
+@functools.cache
+def _trim() -> Any:
+    """glibc's malloc_trim; None where there is none."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+def give_memory_back() -> None:
+    """Return what is free to the system: plain weights are let go of once they are packed."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)
 
 
 def bytes_of(array: torch.Tensor) -> torch.Tensor:
