@@ -7,21 +7,25 @@ and which cache updates may write in place.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional, final
 
 import torch
 
 from tripy.backends.base import Program, ReportRow
+from tripy.backends.torch.aliasing import (
+    in_place_updates,
+    merged,
+    shows_constant,
+    span,
+    unshared,
+)
 from tripy.backends.torch.kernels import KERNELS, Kernel, PackedWeight
 from tripy.backends.torch.lowering import LOWERINGS
 from tripy.backends.torch.lowering.linear_algebra import write_cache
 from tripy.errors import TripyException
 from tripy.graph import Graph, Node, Value, dims
 
-# Operations whose result may share memory with their input.
-_VIEWS = {"reshape", "permute", "expand", "slice", "split", "cast"}
 # Sets of dynamic sizes whose attributes are kept worked out.
 _CACHED_SIZES = 1024
 
@@ -47,7 +51,7 @@ class TorchProgram(Program):
         self._rows: list[ReportRow] = []
         self._kernels: dict[Node, Kernel] = {}
         nodes = graph.nodes()
-        self._in_place = _in_place_updates(graph, nodes)
+        self._in_place = in_place_updates(graph, nodes)
         self._steps = [self._step(node, node in self._in_place) for node in nodes]
         self._dynamic = [
             i
@@ -96,7 +100,7 @@ class TorchProgram(Program):
             for number in step.inputs + step.outputs:
                 last[number] = step
         self._output_slots = [slot(value) for value in self._graph.outputs]
-        self._copied = {i for i, value in enumerate(self._graph.outputs) if _shows_constant(value)}
+        self._copied = {i for i, value in enumerate(self._graph.outputs) if shows_constant(value)}
         written = [n.inputs[0] for n in self._in_place if n.inputs[0] in self._graph.inputs]
         self._written = [self._graph.inputs.index(value) for value in written if value is not None]
         self._template: list[Any] = [None] * (len(slots) + 1)
@@ -106,7 +110,7 @@ class TorchProgram(Program):
                 self._template[number] = value.data
                 kept.add(number)
         constants = [c for c in self._template if isinstance(c, torch.Tensor)]
-        self._fixed = _merged(_span(c, 0)[:2] for c in constants) if self._written else []
+        self._fixed = merged(span(c, 0)[:2] for c in constants) if self._written else []
         frees: dict[int, list[int]] = {}
         for number, step in last.items():
             if number not in kept:
@@ -118,7 +122,7 @@ class TorchProgram(Program):
         attributes = self._attributes(sizes) if self._dynamic else None
         slots = self._template.copy()
         if self._written:
-            arguments = _unshared(arguments, self._written, self._fixed)
+            arguments = unshared(arguments, self._written, self._fixed)
         for number, argument in zip(self._input_slots, arguments):
             slots[number] = argument
         for position, step in enumerate(self._steps):
@@ -205,105 +209,3 @@ def _why_alone(node: Node) -> str:
     source = node.inputs[0].node if node.inputs[0] is not None else None
     maker = source.op if source is not None else "an input"
     return f"follows {maker}, not a quantized layer that could round its own result"
-
-
-def _shows_constant(value: Value) -> bool:
-    """Whether a result is the program's own memory, which its caller might write into."""
-    while value.data is None and value.node is not None and value.node.op in _VIEWS:
-        value = value.node.inputs[0]  # type: ignore[assignment]
-    return value.data is not None
-
-
-def _merged(spans: Iterable[tuple[int, int]]) -> list[int]:
-    """Where memory begins and ends, in turn and in order: an address is inside at odd places."""
-    edges: list[int] = []
-    for start, stop in sorted(spans):
-        if edges and start <= edges[-1]:
-            edges[-1] = max(edges[-1], stop)
-        else:
-            edges += [start, stop]
-    return edges
-
-
-def _unshared(
-    arguments: Sequence[torch.Tensor], written: Sequence[int], fixed: Sequence[int]
-) -> list[torch.Tensor]:
-    """The arguments, with copies of those that are written into and share memory.
-
-    A cache that overlaps another argument, the program's constants (whose memory ``fixed`` tells),
-    or itself (as an expanded tensor does), is copied: what else is in its memory has to keep its
-    values.
-    """
-    result = list(arguments)
-    # In the order of their addresses only neighbours can be the first to overlap.
-    spans = sorted(_span(argument, i) for i, argument in enumerate(result))
-    end, last, shared = 0, -1, set()
-    for start, stop, position in spans:
-        if start < end:
-            shared |= {last, position}
-        if stop > end:
-            end, last = stop, position
-        inside = bisect_right(fixed, start)
-        if inside % 2 or (inside < len(fixed) and fixed[inside] < stop):
-            shared.add(position)
-    for position in written:
-        cache = result[position]
-        if position in shared or not (cache.is_contiguous() or _has_own_elements(cache)):
-            result[position] = cache.clone(memory_format=torch.contiguous_format)
-    return result
-
-
-def _span(tensor: torch.Tensor, position: int) -> tuple[int, int, int]:
-    """The addresses from a tensor's first byte to the end of its last one."""
-    start, size = tensor.data_ptr(), tensor.nbytes
-    if size and not tensor.is_contiguous():
-        steps = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride()))
-        size = (steps + 1) * tensor.element_size()
-    return start, start + size, position
-
-
-def _has_own_elements(tensor: torch.Tensor) -> bool:
-    """Whether no two elements have one place in memory."""
-    return all(s or n <= 1 for s, n in zip(tensor.stride(), tensor.shape))
-
-
-def _in_place_updates(graph: Graph, nodes: list[Node]) -> set[Node]:
-    """Cache updates whose cache is an argument that nobody reads afterwards."""
-    order = {node: i for i, node in enumerate(nodes)}
-    uses = graph.uses()
-    chosen: set[Node] = set()
-    for node in nodes:
-        if node.op != "kv_cache_update":
-            continue
-        cache = node.inputs[0]
-        assert cache is not None
-        owned = cache in graph.inputs or (cache.node in chosen)
-        if owned and not _read_later(cache, node, order, uses, set(graph.outputs)):
-            chosen.add(node)
-    return chosen
-
-
-def _read_later(
-    value: Value,
-    writer: Node,
-    order: dict[Node, int],
-    uses: dict[Value, list[Node]],
-    outputs: set[Value],
-) -> bool:
-    """Whether a value, or a view of its memory, is read after a node or returned."""
-    stack = [value]
-    while stack:
-        current = stack.pop()
-        if current in outputs:
-            return True
-        for user in uses.get(current, []):
-            if user is writer:
-                # What it writes must not be a view of where it writes.
-                if current is not value or user.inputs.count(current) > 1:
-                    return True
-                continue
-            if order[user] > order[writer]:
-                return True
-            if user.op in _VIEWS:
-                stack += user.outputs
-    return False
