@@ -6,6 +6,8 @@ from pathlib import Path
 
 # Before tripy is imported: it reads its settings then.
 os.environ.setdefault("TRIPY_VERIFY", "1")
+# The tests' device, also where a test resets tp.config.default_device: on machines with a GPU too.
+os.environ.setdefault("TRIPY_DEVICE", "cpu")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [path for path in [str(ROOT)] if path not in sys.path]
 

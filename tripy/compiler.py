@@ -79,7 +79,7 @@ def compile(
     inputs = Inputs(where)
     structures: dict[str, Structure] = {}
     parameters: list[inspect.Parameter] = []
-    with tracing():
+    with tracing(where):
         for name, argument in bound.arguments.items():
             parameter = signature.parameters[name]
             keywords = parameter.kind is inspect.Parameter.VAR_KEYWORD

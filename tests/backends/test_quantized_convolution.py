@@ -46,7 +46,9 @@ def test_any_shape_is_exact(transposed, seed):
     module, x = random_layer(rng, transposed)
     ranges = ((1, 2, 4), *x.shape[1:]) if seed % 2 else x.shape
     fast = tp.compile(module, args=[tp.InputInfo(ranges, tp.float32)])
-    assert kernels(fast) == [TRANSPOSED if transposed else ONE_DNN]
+    (row,) = rows(fast)
+    # Some releases of oneDNN get some shapes wrong: they are found out, and not used.
+    assert row.kernel == (TRANSPOSED if transposed else ONE_DNN) or "as tried" in row.reason
     wanted, _ = exact(module, x)
     result = fast(tp.Tensor(x)).numpy()
     assert result.shape == wanted.shape

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any, Optional, Union
 
-from tripy import config, dtypes
+from tripy import dtypes
 from tripy.errors import TripyException
 from tripy.graph import dims
 from tripy.graph.operations.create import FILL
 from tripy.ops import arguments
-from tripy.tensor import DimensionSize, Tensor, apply, size_of
+from tripy.tensor import DimensionSize, Tensor, apply, current_device, size_of
 from tripy.types import ShapeLike
 
 
 def _create(op: str, attrs: dict[str, Any], like: Optional[Tensor] = None) -> Tensor:
-    where = like.device if like is not None else config.default_device
+    where = like.device if like is not None else current_device()
     return apply(op, [], {**attrs, "where": where}, where)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Optional, Union
 
-from tripy import dtypes
+from tripy import config, dtypes
 from tripy.backends.torch import eager, storage
 from tripy.device import device
 from tripy.device import device as Device
@@ -27,19 +27,27 @@ class _TraceState(threading.local):
     """Whether this thread is recording a function for the compiler."""
 
     active = False
+    # The device that the function is compiled for: what is made inside it lives there.
+    device: Optional[Device] = None
 
 
 _trace = _TraceState()
 
 
 @contextmanager
-def tracing():
-    """Inside it, ``Tensor.shape`` gives DimensionSizes, also where sizes are known."""
-    before, _trace.active = _trace.active, True
+def tracing(where: Device):
+    """Inside it, ``Tensor.shape`` gives DimensionSizes, and new tensors live on a device."""
+    before = _trace.active, _trace.device
+    _trace.active, _trace.device = True, where
     try:
         yield
     finally:
-        _trace.active = before
+        _trace.active, _trace.device = before
+
+
+def current_device() -> Device:
+    """Where new tensors live: on the device being compiled for, else on the default one."""
+    return _trace.device or config.default_device
 
 
 class Tensor(Operators):
@@ -88,7 +96,7 @@ class Tensor(Operators):
                 if data is not None
                 else None,
             )
-        array, kind = storage.from_data(data, dtype, device)
+        array, kind = storage.from_data(data, dtype, device, current_device())
         self._adopt(
             Value(
                 kind, tuple(array.shape), storage.device_of(array), data=array, name=name,

@@ -8,10 +8,10 @@ from typing import Any, Optional
 
 from tripy import config, dtypes
 from tripy.backends.torch import storage
-from tripy.device import CPU, device
+from tripy.device import device
 from tripy.errors import TripyException, user_location
 from tripy.graph import Value, dims, make_node
-from tripy.tensor.base import Tensor, reject_unset
+from tripy.tensor.base import Tensor, current_device, reject_unset
 from tripy.tensor.sizes import DimensionSize
 
 
@@ -43,7 +43,7 @@ def apply(
                 where = tensor._value.device
                 break
         else:
-            where = CPU if inputs else config.default_device
+            where = current_device()
     values = [None if t is None else t._value_on(where) for t in inputs]
     if config.enable_input_validation:
         for value, tensor in zip(values, inputs):

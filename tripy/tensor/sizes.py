@@ -53,7 +53,7 @@ class DimensionSize(Tensor):
         where = where or CPU
         if where not in self._values:
             if isinstance(self._dim, int):
-                array, kind = storage.from_data(self._dim, dtypes.int32, where)
+                array, kind = storage.from_data(self._dim, dtypes.int32, where, where)
                 value = Value(kind, (), where, data=array, name=self._name, location=self._place)
             else:
                 attrs = {"size": self._dim, "where": where}

@@ -14,7 +14,7 @@ from typing import Any, Optional
 import numpy as np
 import torch
 
-from tripy import config, dtypes
+from tripy import dtypes
 from tripy.device import device
 from tripy.errors import TripyException
 
@@ -75,21 +75,28 @@ def scalar(number: Any, kind: dtypes.dtype, where: device) -> torch.Tensor:
 
 
 def from_data(
-    data: Any, kind: Optional[dtypes.dtype], where: Optional[device]
+    data: Any, kind: Optional[dtypes.dtype], where: Optional[device], home: device
 ) -> tuple[torch.Tensor, dtypes.dtype]:
-    """User data as a torch tensor of a tripy type, shared where possible."""
+    """User data as a torch tensor of a tripy type, shared where possible.
+
+    Args:
+        data: What the user gave.
+        kind: The type wanted; None for the data's own.
+        where: The device wanted; None for the data's own.
+        home: Where data goes that has no device yet: numbers and lists.
+    """
     if isinstance(data, torch.Tensor):
         array = data.detach()
     elif isinstance(data, float):  # Also numpy's float64 number, which is a Python float too.
-        return _from_python(float(data), kind, where)
+        return _from_python(float(data), kind, where or home)
     elif isinstance(data, np.generic):  # A number, which lives nowhere yet.
-        array, where = _from_numpy(np.asarray(data)), where or config.default_device
+        array, where = _from_numpy(np.asarray(data)), where or home
     elif isinstance(data, np.ndarray):
         array = _from_numpy(np.asarray(data))
     elif hasattr(data, "__dlpack__"):
         array = _from_dlpack(data)
     else:
-        return _from_python(data, kind, where)
+        return _from_python(data, kind, where or home)
     if array.layout is not torch.strided:
         raise _refused("a sparse or packed torch tensor", "a dense one", "tensor.to_dense()")
     if kind is None:
@@ -138,9 +145,9 @@ def _from_dlpack(data: Any) -> torch.Tensor:
 
 
 def _from_python(
-    data: Any, kind: Optional[dtypes.dtype], where: Optional[device]
+    data: Any, kind: Optional[dtypes.dtype], where: device
 ) -> tuple[torch.Tensor, dtypes.dtype]:
-    target = torch_device(where or config.default_device)
+    target = torch_device(where)
     try:
         if isinstance(data, (list, tuple)):
             data = _unwrap(data)

@@ -105,8 +105,11 @@ def _static(layer: _Layer) -> Choice:
         run = _in_floats(layer, layer.pack_small(), torch.float32)
         return run, "float8, emulated in float32", "the CPU has no float8 instructions"
     reason = why_not_int8()
-    if not reason:
-        return _int8(layer)
+    return _exact_floats(layer, reason) if reason else _int8(layer)
+
+
+def _exact_floats(layer: _Layer, reason: str) -> Choice:
+    """The integers convolved in a floating-point type that holds their sums."""
     products = layer.node.inputs[1].shape[1:]  # type: ignore[union-attr]
     if layer.attrs["transposed"]:
         products = (layer.node.inputs[0].shape[1], *products[1:])  # type: ignore[union-attr]
@@ -124,7 +127,10 @@ def _int8(layer: _Layer) -> Choice:
     usual = {s.name: s.optimum for size in known for s in dims.symbols(size)}
     sizes = tuple(dims.evaluate(size, usual) for size in known)
     geometry = [attrs[n] for n in ("stride", "padding", "dilation", "groups", "transposed")]
+    plain = _plain(node)
     weight = layer.pack(lambda w: Int8Kernel(w, attrs, sizes), f"Int8Kernel{geometry}{sizes}")
+    if not _is_exact(layer, weight, plain, sizes):
+        return _exact_floats(layer, "oneDNN's int8 convolution is wrong for this shape, as tried")
     # oneDNN may do the activation and the rounding too, if it has the activation.
     fused = attrs["activation"] is None or (attrs["activation"] in POST and len(known) < 5)
     whole = fused and layer.out_scale is not None
@@ -143,6 +149,32 @@ def _int8(layer: _Layer) -> Choice:
         name = "oneDNN int8 convolution, transposed (int8 x int8, int32 sums)"
         notes.append(_how_transposed(weight))
     return function, name, "; ".join(notes)
+
+
+def _plain(node: Node) -> T:
+    """The weight, unpacked."""
+    data = node.inputs[1].data  # type: ignore[union-attr]
+    return data.unpack() if isinstance(data, PackedWeight) else data
+
+
+def _is_exact(layer: _Layer, weight: Int8Kernel, plain: T, sizes: tuple[int, ...]) -> bool:
+    """Whether oneDNN's kernel gives the sums that it should, tried on random numbers.
+
+    Releases of oneDNN differ by processor in the shapes that they get wrong, and a wrong number
+    must never come out: each layer is tried once, when its program is made.
+    """
+    random = torch.Generator().manual_seed(0)
+    shape = (min(sizes[0], 1), *sizes[1:])
+    x = torch.randint(-128, 128, shape, dtype=torch.int8, generator=random)
+    try:
+        kernel = StaticInt8Convolution(
+            weight, torch.tensor(1.0), 1.0, None, None, None, torch.float32
+        )
+        found = _sized(layer.node, kernel)(x)
+    except RuntimeError:  # Nothing comes out of it either.
+        return False
+    wanted = _convolve(layer.attrs, x.double(), plain.double(), None).float()
+    return torch.equal(found, wanted) and torch.equal(weight.unpack(), plain)
 
 
 def _how_transposed(weight: Int8Kernel) -> str:
