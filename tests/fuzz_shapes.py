@@ -223,7 +223,7 @@ def _along(p: Program) -> Optional[Step]:
 
 @family("layer_norm", "rms_norm")
 def _norm(p: Program) -> Optional[Step]:
-    x = p.pick(*FLOATS, least=2, exact=True)
+    x = p.pick(*FLOATS, least=2, exact=True, fits=lambda t: t.shape[-1] > 0)
     if x is None:
         return None
     size, kind = int(p.value(x).shape[-1]), p.value(x).dtype
@@ -281,7 +281,7 @@ def _rotary(p: Program) -> Optional[Step]:
 
 @family("convolution", "conv_transpose")
 def _convolution(p: Program) -> Optional[Step]:
-    x = p.pick(tp.float32, rank=4, exact=True)
+    x = p.pick(tp.float32, rank=4, exact=True, fits=lambda t: t.shape[1] > 0)
     if x is None:
         return None
     channels = int(p.value(x).shape[1])

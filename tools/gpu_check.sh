@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs an NVIDIA GPU, in one command: tests on the device, all tests as they are
-# (another PyTorch, another Python), the example on the device, and the CPU benchmark there. Results go to the folder given, or ./gpu-results.
+# (another PyTorch, another Python), the example on the device, and the CPU benchmark there.
+# Results go to the folder given, or ./gpu-results.
 #
 #   tools/gpu_check.sh [FOLDER]
 #
