@@ -177,7 +177,9 @@ def _create(p: Program) -> Optional[Step]:
             ("size minus it", lambda x: x.shape[-1] // 2 - x, 1),
         ]
     )
-    return step(f"{name}({{0}})", run, p.pick(*NUMBERS, least=least))
+    # A dynamic size that may not fit int8 is refused.
+    kinds = [k for k in NUMBERS if k is not tp.int8] if "size" in name else NUMBERS
+    return step(f"{name}({{0}})", run, p.pick(*kinds, least=least))
 
 
 @family("sum", "mean", "max", "min", "prod", "var", weight=3)
@@ -279,16 +281,26 @@ def _rotary(p: Program) -> Optional[Step]:
     return step(f"rotary_embedding({{0}}, {interleaved})", run, x)
 
 
-@family("convolution", "conv_transpose")
+@family("convolution", "conv_transpose", weight=2)
 def _convolution(p: Program) -> Optional[Step]:
     x = p.pick(tp.float32, rank=4, exact=True, fits=lambda t: t.shape[1] > 0)
     if x is None:
         return None
     channels = int(p.value(x).shape[1])
-    kind = p.choose([tp.Conv, tp.ConvTranspose])
-    layer = kind(channels, 2, (2, 2), padding=((1, 1), (1, 1)), bias=False)
+    kind, small = p.choose([tp.Conv, tp.ConvTranspose]), p.choose([None, None, tp.int8, tp.float8])
+    layer = kind(channels, 2, (2, 2), padding=((1, 1), (1, 1)), quant_dtype=small)
     layer.weight = constant(p, tp.float32, *layer.weight._value.shape)
-    return step(f"{kind.__name__}(tame({{0}}))", lambda a: layer(tame(a)), x)
+    layer.bias = constant(p, tp.float32, 2)
+    if small is not None:
+        layer.weight_scale = 1.0
+        layer.input_scale = p.choose([None, 0.5])
+    relu = p.rng.random() < 0.5
+
+    def run(x: tp.Tensor) -> tp.Tensor:
+        y = layer(tame(x))
+        return tp.relu(y) if relu else y
+
+    return step(f"{kind.__name__}(tame({{0}}), {small}, relu={relu})", run, x)
 
 
 @family("maxpool", "avgpool", "resize")

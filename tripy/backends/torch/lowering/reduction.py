@@ -65,7 +65,7 @@ LOWERINGS |= {
 def _var(attrs: Attrs, x: T) -> T:
     dim, correction = attrs["dim"], attrs["correction"]
     axes = range(x.dim()) if dim is None else dim if isinstance(dim, tuple) else (dim,)
-    if math.prod(x.shape[axis] for axis in axes) <= correction:
+    if not x.numel() or math.prod(x.shape[axis] for axis in axes) <= correction:
         # Not defined. torch gives NaN too where the two are equal, with a warning.
         return torch.full_like(torch.sum(x, dim, keepdim=attrs["keepdim"]), math.nan)
     return torch.var(x, dim, correction=correction, keepdim=attrs["keepdim"])
