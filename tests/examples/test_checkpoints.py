@@ -93,25 +93,30 @@ def test_same_logits(size, tmp_path, rng):
         np.testing.assert_allclose(found, expected[:, prompt - 1 :], atol=1e-4)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=NAMES)
-def test_same_greedy_tokens(size, tmp_path):
-    other = peer(size, seed=1)
-    model = loaded(save(other, tmp_path))
+def greedy_with_cache(model, prompt, count):
+    """The likeliest continuation of a prompt, a token at a time."""
     prefill, decode = compile_steps(model)
     caches = model.new_caches()
 
     def own(tokens):
         nonlocal caches
-        if len(tokens) == 3:
+        if len(tokens) == len(prompt):
             logits, caches = prefill(tensor([tokens]), caches)
         else:
             place = tensor([len(tokens) - 1])
             logits, caches = decode(tensor(tokens[-1:]), place, len(tokens), caches)
         return logits.numpy()[0]
 
+    return greedy(own, prompt, count)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=NAMES)
+def test_same_greedy_tokens(size, tmp_path):
+    other = peer(size, seed=1)
+    model = loaded(save(other, tmp_path))
     count = size["n_positions"] - 3
     expected = greedy(lambda tokens: logits_of(other, [tokens])[0, -1], [1, 2, 3], count)
-    assert greedy(own, [1, 2, 3], count) == expected
+    assert greedy_with_cache(model, [1, 2, 3], count) == expected
 
 
 def test_gpt2_124m(tmp_path, rng):
@@ -119,7 +124,10 @@ def test_gpt2_124m(tmp_path, rng):
     model = loaded(save(other, tmp_path))
     tokens = rng.integers(0, 50257, (1, 40))
     expected = logits_of(other, tokens)
+    prompt = tokens[0, :12].tolist()
+    continued = greedy(lambda tokens: logits_of(other, [tokens])[0, -1], prompt, 8)
     del other
+    assert greedy_with_cache(model, prompt, 8) == continued
     np.testing.assert_allclose(with_cache(model, tokens, 33), expected[:, 32:], atol=1e-4)
     np.testing.assert_allclose(model(tensor(tokens)).numpy(), expected, atol=1e-4)
     assert model.weight_bytes() == 4 * 124_439_808
