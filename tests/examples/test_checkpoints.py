@@ -126,7 +126,6 @@ def test_gpt2_124m(tmp_path, rng):
     expected = logits_of(other, tokens)
     prompt = tokens[0, :12].tolist()
     continued = greedy(lambda tokens: logits_of(other, [tokens])[0, -1], prompt, 8)
-    del other
     assert greedy_with_cache(model, prompt, 8) == continued
     np.testing.assert_allclose(with_cache(model, tokens, 33), expected[:, 32:], atol=1e-4)
     np.testing.assert_allclose(model(tensor(tokens)).numpy(), expected, atol=1e-4)
