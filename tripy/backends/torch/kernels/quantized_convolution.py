@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import torch
 
 from tripy import dtypes
-from tripy.backends.base import ReportRow
-from tripy.backends.torch.kernels.base import Kernel, PackedWeight, node_name, pack_weight
+from tripy.backends.torch.kernels.base import Kernel, PackedWeight
 from tripy.backends.torch.kernels.cpu_int8_convolution import (
     POST,
     Int8Kernel,
@@ -17,14 +16,12 @@ from tripy.backends.torch.kernels.cpu_int8_convolution import (
     why_not_int8,
 )
 from tripy.backends.torch.kernels.expanded import Int4Weight, PlainWeight
-from tripy.backends.torch.kernels.quantized_linear import activate
+from tripy.backends.torch.kernels.layer import Choice, Layer, activate, choose
 from tripy.backends.torch.lowering import LOWERINGS
 from tripy.backends.torch.lowering.quantization import aligned_scale, rounded
-from tripy.backends.torch.storage import TORCH_TYPES
 from tripy.graph import Node, dims
 
 T = torch.Tensor
-Choice = tuple[Callable, str, str]  # Function, name of the kernel, reason.
 # As many products of two int8 numbers (up to 2**14 each) sum exactly in float32's 24 bits.
 _FLOAT32_PRODUCTS = 1024
 
@@ -43,72 +40,26 @@ class Int4Kernel(PackedWeight):
         return self._rows.nbytes
 
 
-class _Layer(NamedTuple):
-    """A node's parts: constants as tensors, None where there is none."""
-
-    node: Node
-    w_scale: T
-    x_scale: Optional[T]
-    bias: Optional[T]
-    out_scale: Optional[T]
-
-    @property
-    def attrs(self) -> dict[str, Any]:
-        return self.node.attrs
-
-    @property
-    def kind(self) -> dtypes.dtype:
-        """The weight's data type."""
-        return self.node.inputs[1].dtype  # type: ignore[union-attr]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The result's data type."""
-        return TORCH_TYPES[self.attrs["dtype"]]
-
-    def pack(self, layout: Callable, name: str) -> Any:
-        return pack_weight(self.node, 1, f"{__name__}.{name}", layout)
-
-    def pack_small(self) -> PackedWeight:
-        """The weight as small as its type is."""
-        layout = Int4Kernel if self.kind is dtypes.int4 else PlainWeight
-        return self.pack(layout, layout.__name__)
-
-
 def prepare(node: Node) -> Kernel:
     """Choose a kernel by data types and processor, and pack the weight for it."""
-    weight, *parts = node.inputs[1:]
-    if any(v is not None and v.data is None for v in [weight, *parts]):
-        reason = "a weight, scale or bias is computed at run time"
-    elif weight.device.kind != "cpu":  # type: ignore[union-attr]
-        reason = "there is no quantized kernel for this device yet"
-    else:
-        layer = _Layer(node, *(None if v is None else v.data for v in parts))  # type: ignore[arg-type]
-        choose = _weight_only if layer.x_scale is None else _static
-        return _kernel(node, node.inputs[:1], *choose(layer))
-    return _kernel(node, node.inputs, _reference(node), "torch, operation by operation", reason)
+    return choose(node, _static, _weight_only, _reference)
 
 
-def _kernel(node: Node, inputs: Any, function: Callable, name: str, reason: str) -> Kernel:
-    data = node.inputs[1].data  # type: ignore[union-attr]
-    extras = [] if node.attrs["activation"] is None else [node.attrs["activation"]]
-    if node.inputs[5] is not None:
-        extras.append(f"→ {node.attrs['dtype']}")
-    name = " ".join([name, *extras])
-    size = 0 if data is None else data.nbytes
-    return Kernel(function, inputs, ReportRow(node_name(node), node.op, name, reason, size))
+def _pack_small(layer: Layer) -> PackedWeight:
+    """The weight as small as its type is."""
+    return layer.pack(Int4Kernel if layer.kind is dtypes.int4 else PlainWeight)
 
 
-def _static(layer: _Layer) -> Choice:
+def _static(layer: Layer) -> Choice:
     """Input and weight are quantized."""
     if layer.kind is dtypes.float8:
-        run = _in_floats(layer, layer.pack_small(), torch.float32)
+        run = _in_floats(layer, _pack_small(layer), torch.float32)
         return run, "float8, emulated in float32", "the CPU has no float8 instructions"
     reason = why_not_int8()
     return _exact_floats(layer, reason) if reason else _int8(layer)
 
 
-def _exact_floats(layer: _Layer, reason: str) -> Choice:
+def _exact_floats(layer: Layer, reason: str) -> Choice:
     """The integers convolved in a floating-point type that holds their sums."""
     products = layer.node.inputs[1].shape[1:]  # type: ignore[union-attr]
     if layer.attrs["transposed"]:
@@ -116,10 +67,10 @@ def _exact_floats(layer: _Layer, reason: str) -> Choice:
     few = dims.product(products) <= _FLOAT32_PRODUCTS  # type: ignore[operator]
     kind = torch.float32 if few else torch.float64
     name = f"{'float32' if few else 'float64'} convolution of the integers"
-    return _in_floats(layer, layer.pack_small(), kind), name, reason
+    return _in_floats(layer, _pack_small(layer), kind), name, reason
 
 
-def _int8(layer: _Layer) -> Choice:
+def _int8(layer: Layer) -> Choice:
     node, attrs = layer.node, layer.attrs
     assert layer.x_scale is not None
     # A dynamic size is taken as the one to be fast for.
@@ -157,7 +108,7 @@ def _plain(node: Node) -> T:
     return data.unpack() if isinstance(data, PackedWeight) else data
 
 
-def _is_exact(layer: _Layer, weight: Int8Kernel, plain: T, sizes: tuple[int, ...]) -> bool:
+def _is_exact(layer: Layer, weight: Int8Kernel, plain: T, sizes: tuple[int, ...]) -> bool:
     """Whether oneDNN's kernel gives the sums that it should, tried on random numbers.
 
     Releases of oneDNN differ by processor in the shapes that they get wrong, and a wrong number
@@ -204,7 +155,7 @@ def _sized(node: Node, run: StaticInt8Convolution) -> Callable[[T], T]:
     return function
 
 
-def _followed(product: Callable[[T], T], layer: _Layer, activation: Optional[str]) -> Callable:
+def _followed(product: Callable[[T], T], layer: Layer, activation: Optional[str]) -> Callable:
     """What follows a scaled float32 convolution: activation, and rounding or the result's type."""
     out_scale = None if layer.out_scale is None else layer.out_scale.float()
     if activation is None and out_scale is None and layer.dtype is torch.float32:
@@ -219,7 +170,7 @@ def _followed(product: Callable[[T], T], layer: _Layer, activation: Optional[str
     return run
 
 
-def _in_floats(layer: _Layer, weight: PackedWeight, kind: torch.dtype) -> Callable:
+def _in_floats(layer: Layer, weight: PackedWeight, kind: torch.dtype) -> Callable:
     """Quantized numbers convolved in a floating-point type that holds their sums exactly."""
     assert layer.x_scale is not None
     rank = len(layer.node.output.shape)
@@ -241,9 +192,9 @@ def _per_channel(values: T, rank: int) -> T:
     return values.view(-1, *[1] * (rank - 2))
 
 
-def _weight_only(layer: _Layer) -> Choice:
+def _weight_only(layer: Layer) -> Choice:
     """Only the weight is quantized; the result has the input's data type."""
-    weight, attrs = layer.pack_small(), layer.attrs
+    weight, attrs = _pack_small(layer), layer.attrs
 
     def run(x: T) -> T:
         expanded = _expand(weight.unpack(), layer.w_scale, attrs["dim"])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import torch
 import torch.nn.functional as F
 
 from tripy import dtypes
-from tripy.backends.base import ReportRow
 from tripy.backends.torch.kernels import cpu_bfloat16
-from tripy.backends.torch.kernels.base import Kernel, PackedWeight, node_name, pack_weight
+from tripy.backends.torch.kernels.base import Kernel, PackedWeight
 from tripy.backends.torch.kernels.cpu_int8 import (
     DigitsInt8,
     Int8Weight,
@@ -20,98 +19,25 @@ from tripy.backends.torch.kernels.cpu_int8 import (
     integer_product,
 )
 from tripy.backends.torch.kernels.expanded import Expanded, Int4Weight, PlainWeight
+from tripy.backends.torch.kernels.layer import Choice, Layer, activate, choose
 from tripy.backends.torch.lowering.quantization import aligned_scale, rounded
-from tripy.backends.torch.storage import TORCH_TYPES
 from tripy.graph import Node
 
 T = torch.Tensor
 _NO_VNNI = "this processor's int8 products saturate (no VNNI or AMX instructions)"
 
 
-def activate(x: T, activation: Optional[str]) -> T:
-    """The activation of a fused node."""
-    if activation is None:
-        return x
-    if activation == "relu":
-        return F.relu(x)
-    if activation == "silu":
-        return F.silu(x)
-    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
-
-
-class _Layer(NamedTuple):
-    """A node's parts: constants as tensors, None where there is none or it is not constant."""
-
-    node: Node
-    w_scale: T
-    x_scale: Optional[T]
-    bias: Optional[T]
-    out_scale: Optional[T]
-
-    @property
-    def dim(self) -> Optional[int]:
-        return self.node.attrs["dim"]
-
-    @property
-    def activation(self) -> Optional[str]:
-        return self.node.attrs["activation"]
-
-    @property
-    def kind(self) -> dtypes.dtype:
-        """The weight's data type."""
-        return self.node.inputs[1].dtype  # type: ignore[union-attr]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The result's data type."""
-        return TORCH_TYPES[self.node.attrs["dtype"]]
-
-    @property
-    def channel_scale(self) -> bool:
-        """Whether the weight has one scale, or one for each output."""
-        return self.w_scale.dim() == 0 or self.dim == 0
-
-    def pack(self, layout: type) -> Any:
-        return pack_weight(self.node, 1, f"{__name__}.{layout.__name__}", layout)
-
-
 def prepare(node: Node) -> Kernel:
     """Choose a kernel by data types, scales and processor, and pack the weight for it."""
-    weight, w_scale, x_scale, bias, out_scale = node.inputs[1:]
-    parts = [w_scale, x_scale, bias, out_scale]
-    if any(v is not None and v.data is None for v in [weight, *parts]):
-        return _kernel(
-            node, _reference(node.attrs), node.inputs, "torch, operation by operation",
-            "a weight, scale or bias is computed at run time",
-        )  # fmt: skip
-    if weight.device.kind != "cpu":  # type: ignore[union-attr]
-        return _kernel(
-            node, _reference(node.attrs), node.inputs, "torch, operation by operation",
-            "there is no quantized kernel for this device yet",
-        )  # fmt: skip
-    if not weight.data.shape.numel():  # type: ignore[union-attr]
-        return _kernel(
-            node, _reference(node.attrs), node.inputs, "torch, operation by operation",
-            "the weight has no elements",
-        )  # fmt: skip
-    layer = _Layer(node, *(None if v is None else v.data for v in parts))  # type: ignore[arg-type]
-    choose = _weight_only if layer.x_scale is None else _static
-    function, name, reason = choose(layer)
-    return _kernel(node, function, node.inputs[:1], name, reason)
+    return choose(node, _static, _weight_only, _reference)
 
 
-def _kernel(node: Node, function: Callable, inputs: Any, name: str, reason: str) -> Kernel:
-    data = node.inputs[1].data  # type: ignore[union-attr]
-    size = data.nbytes if data is not None else 0
-    activation = node.attrs["activation"]
-    extras = [] if activation is None else [activation]
-    if node.inputs[5] is not None:
-        extras.append(f"→ {node.attrs['dtype']}")
-    name = " ".join([name, *extras])
-    return Kernel(function, inputs, ReportRow(node_name(node), node.op, name, reason, size))
+def _channel_scale(layer: Layer) -> bool:
+    """Whether the weight has one scale, or one for each output."""
+    return layer.w_scale.dim() == 0 or layer.dim == 0
 
 
-def _static(layer: _Layer) -> tuple[Callable, str, str]:
+def _static(layer: Layer) -> Choice:
     """Input and weight are quantized."""
     assert layer.x_scale is not None
     if layer.kind is dtypes.int8 and int8_products_are_exact():
@@ -139,7 +65,7 @@ def _static(layer: _Layer) -> tuple[Callable, str, str]:
     )
 
 
-def _integers(layer: _Layer, weight: Any) -> Callable:
+def _integers(layer: Layer, weight: Any) -> Callable:
     assert layer.x_scale is not None
     scale = (layer.w_scale * layer.x_scale).double()
     if isinstance(weight, PlainWeight):
@@ -147,7 +73,7 @@ def _integers(layer: _Layer, weight: Any) -> Callable:
     return _finish(layer, lambda x: (integer_product(x, weight.unpack()) * scale).float())
 
 
-def _finish(layer: _Layer, product: Callable[[T], T]) -> Callable[[T], T]:
+def _finish(layer: Layer, product: Callable[[T], T]) -> Callable[[T], T]:
     """Bias, activation and rounding after a scaled float32 product."""
     bias = None if layer.bias is None else layer.bias.float()
     out_scale = None if layer.out_scale is None else layer.out_scale.float()
@@ -164,7 +90,7 @@ def _finish(layer: _Layer, product: Callable[[T], T]) -> Callable[[T], T]:
     return run
 
 
-def _weight_only(layer: _Layer) -> tuple[Callable, str, str]:
+def _weight_only(layer: Layer) -> Choice:
     """Only the weight is quantized; the result has the input's data type."""
     run, name, reason = _weight_only_product(layer)
     if layer.activation is None:
@@ -172,12 +98,12 @@ def _weight_only(layer: _Layer) -> tuple[Callable, str, str]:
     return (lambda x: activate(run(x), layer.activation)), name, reason
 
 
-def _weight_only_product(layer: _Layer) -> tuple[Callable, str, str]:
+def _weight_only_product(layer: Layer) -> Choice:
     blocks = layer.w_scale.dim() == 2
     if layer.kind is dtypes.int8 and not blocks:
         columns = layer.node.inputs[1].shape[1]  # type: ignore[union-attr]
         # torch's kernel reads 16 columns at a time, also beyond the end.
-        if layer.dtype is torch.bfloat16 and layer.channel_scale and columns % 16 == 0:
+        if layer.dtype is torch.bfloat16 and _channel_scale(layer) and columns % 16 == 0:
             run: Callable = cpu_bfloat16.Bfloat16Int8(
                 layer.pack(PlainWeight), layer.w_scale, layer.bias
             )
@@ -203,18 +129,18 @@ def _weight_only_product(layer: _Layer) -> tuple[Callable, str, str]:
     return _expanded(layer, PlainWeight), f"{layer.kind} weight expanded, float GEMM", reason
 
 
-def _expanded(layer: _Layer, layout: type) -> Expanded:
+def _expanded(layer: Layer, layout: type) -> Expanded:
     return Expanded(layer.pack(layout), layer.w_scale, layer.dim, layer.bias)
 
 
-def _int4_tiles(layer: _Layer) -> Optional[Callable]:
+def _int4_tiles(layer: Layer) -> Optional[Callable]:
     """torch's int4 kernel, where type, shape and scales fit it."""
     plain = layer.node.inputs[1].data  # type: ignore[union-attr]
     if isinstance(plain, PackedWeight):
         plain = plain.unpack()
     columns = plain.shape[1]
     scale = layer.w_scale
-    if layer.channel_scale and columns % 32 == 0:
+    if _channel_scale(layer) and columns % 32 == 0:
         scale = scale.expand(plain.shape[0])[:, None]
     if layer.dtype is not torch.bfloat16 or scale.dim() != 2 or scale.shape[0] != plain.shape[0]:
         return None
@@ -225,8 +151,9 @@ def _int4_tiles(layer: _Layer) -> Optional[Callable]:
     return cpu_bfloat16.Bfloat16Int4(layer.pack(cpu_bfloat16.Int4Tiles), scale, layer.bias)
 
 
-def _reference(attrs: dict[str, Any]) -> Callable:
+def _reference(node: Node) -> Callable:
     """The unfused operations, one after the other."""
+    attrs = node.attrs
 
     def run(
         x: T, weight: Any, w_scale: T, x_scale: Optional[T], bias: Optional[T],
