@@ -194,3 +194,11 @@ def test_triangles_cut_infinities_away():
     assert tp.triu(x, 1).tolist() == [[0.0, float("-inf")], [0.0, 0.0]]
     y = tensor(np.arange(9).reshape(3, 3), tp.int32)
     assert tp.tril(y, -1).tolist() == [[0, 0, 0], [3, 0, 0], [6, 7, 0]]
+
+
+def test_both_forms_of_arange():
+    for made in (tp.arange(3, tp.int32), tp.arange(stop=3, dtype=tp.int32)):
+        assert made.dtype is tp.int32 and made.tolist() == [0, 1, 2]
+    assert tp.arange(2, stop=4).tolist() == [2.0, 3.0]
+    with pytest.raises(tp.TripyException, match="stop"):
+        tp.arange()

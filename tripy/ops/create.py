@@ -216,16 +216,18 @@ def iota_like(input: Tensor, dim: int = 0, dtype: Optional[dtypes.dtype] = None)
 
 
 def arange(
-    start: Union[int, float, DimensionSize],
-    stop: Union[int, float, DimensionSize, None] = None,
+    start: Union[int, float, DimensionSize, None] = None,
+    stop: Union[int, float, DimensionSize, dtypes.dtype, None] = None,
     step: Union[int, float, DimensionSize] = 1,
     dtype: dtypes.dtype = dtypes.float32,
 ) -> Tensor:
     """Evenly spaced numbers from ``start`` up to, not including, ``stop``.
 
+    Called as ``arange(start, stop, step, dtype)``, or as ``arange(stop, dtype)`` from 0 on.
+
     Args:
         start: The first number; with one argument, the stop, and the start is 0.
-        stop: Where to end.
+        stop: Where to end; or the data type, if the first argument is the stop.
         step: The distance; may be negative.
         dtype: Any data type.
 
@@ -241,8 +243,10 @@ def arange(
         >>> tp.arange(1, 7, 2, dtype=tp.int32).tolist()
         [1, 3, 5]
     """
-    if stop is None:
-        start, stop = 0, start
+    if isinstance(stop, dtypes.dtype):
+        stop, dtype = None, stop
+    if start is None or stop is None:
+        start, stop = 0, start if stop is None else stop
     first, last, stride = _bound(start, "start"), _bound(stop, "stop"), _bound(step, "step")
     given = f"arange({first}, {last}, {stride})"
     if isinstance(stride, dims.Expr) or stride == 0:
