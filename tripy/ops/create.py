@@ -244,7 +244,7 @@ def arange(
         [1, 3, 5]
     """
     if isinstance(stop, dtypes.dtype):
-        stop, dtype = None, stop
+        dtype, stop = stop, None
     if start is None or stop is None:
         start, stop = 0, start if stop is None else stop
     first, last, stride = _bound(start, "start"), _bound(stop, "stop"), _bound(step, "step")
