@@ -56,6 +56,33 @@ def test_any_shape_is_exact(transposed, seed):
 
 
 @needs_onednn
+def test_few_shapes_are_given_up():
+    used = 0
+    for seed in range(25):
+        module, x = random_layer(np.random.default_rng(seed), seed % 2 == 0)
+        used += kernels(compiled(module, x))[0] in (ONE_DNN, TRANSPOSED)
+    assert used >= 20
+
+
+@needs_onednn
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_kernel_that_is_wrong_is_found_out(monkeypatch, transposed):
+    right = cpu_int8_convolution.StaticInt8Convolution.__call__
+
+    def wrong(self, x, sizes):
+        result = right(self, x, sizes).clone()
+        result.view(-1)[0] += 1
+        return result
+
+    monkeypatch.setattr(cpu_int8_convolution.StaticInt8Convolution, "__call__", wrong)
+    module, x = random_layer(np.random.default_rng(0), transposed)
+    fast = compiled(module, x)
+    (row,) = rows(fast)
+    assert "oneDNN" not in row.kernel and "as tried" in row.reason
+    assert (fast(tp.Tensor(x)).numpy() == exact(module, x)[0]).all()
+
+
+@needs_onednn
 @pytest.mark.parametrize("groups, inputs, outputs", [
     (1, 1, 1), (1, 1, 8), (1, 3, 5), (7, 1, 1), (7, 1, 3), (64, 1, 1), (2, 15, 30), (1, 33, 31),
 ])  # fmt: skip

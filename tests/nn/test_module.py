@@ -275,7 +275,11 @@ class TestLoad:
             "1.weight": tp.zeros((1, 3), dtype=tp.float16),
             "2.weight": tp.zeros((1,)),
         }
-        with refused("0.bias", "float32[4]", "(3,)", "1.weight", "float16[1, 3]", "1.bias: missing", "2.weight: unexpected", "nothing was loaded"):  # fmt: skip # noqa: E501
+        told = (
+            "0.bias", "float32[4]", "(3,)", "1.weight", "float16[1, 3]", "1.bias: missing",
+            "2.weight: unexpected", "nothing was loaded",
+        )  # fmt: skip
+        with refused(*told):
             module.load_state_dict(state)
         assert module[0].weight.tolist() == [[1.0, 1.0]] * 3
         with refused("0.bias", "1.weight"):

@@ -74,7 +74,9 @@ def operation(
         left, right = signature.split("->")
         inputs = []
         for text in filter(None, (part.strip() for part in left.split(","))):
-            input_name, type_name, suffix = re.fullmatch(r"(\w+): (\w+)([?*]?)", text).groups()  # type: ignore[union-attr]
+            parsed = re.fullmatch(r"(\w+): (\w+)([?*]?)", text)
+            assert parsed is not None, text
+            input_name, type_name, suffix = parsed.groups()
             inputs.append(Input(input_name, type_name, suffix == "?", suffix == "*"))
         table = {key: tuple(value) for key, value in types.items()}
         for each in inputs:

@@ -21,11 +21,11 @@ def _static(match: Match) -> Optional[Node]:
     """Input and weight quantized: scales leave the sum, so the products are of small numbers."""
     x, w, w_scale, x_scale = (match.value[n] for n in ("x", "w", "w_scale", "x_scale"))
     outputs = 1 if match.root.op == "conv_transpose" else 0
-    if x_scale.rank or w_scale.rank > 1 or match.node["dequantize_x"].attrs["dim"] is not None:  # type: ignore[union-attr]
+    if x_scale.rank or w_scale.rank > 1 or match.node["dequantize_x"].attrs["dim"] is not None:
         return None
-    if w_scale.rank and match.node["dequantize_w"].attrs["dim"] != outputs:  # type: ignore[union-attr]
+    if w_scale.rank and match.node["dequantize_w"].attrs["dim"] != outputs:
         return None
-    if x.dtype is dtypes.int4 or (x.dtype is dtypes.float8) != (w.dtype is dtypes.float8):  # type: ignore[union-attr]
+    if x.dtype is dtypes.int4 or (x.dtype is dtypes.float8) != (w.dtype is dtypes.float8):
         return None
     return _quantized(match, x, x_scale)
 
@@ -44,7 +44,7 @@ def _quantized(match: Match, x: Optional[Value], x_scale: Optional[Value]) -> No
         transposed=match.root.op == "conv_transpose",
         activation=None,
         dim=match.node["dequantize_w"].attrs["dim"],
-        dtype=scale.dtype,  # type: ignore[union-attr]
+        dtype=scale.dtype,
     )
     node.output.name = layer_name(weight)
     return node
@@ -64,10 +64,10 @@ def _bias(match: Match) -> Optional[Node]:
     shape = node.output.shape
     if node.attrs["activation"] or match.value["out_scale"] is not None:
         return None
-    if match.value["bias"] is not None or bias.dtype is not node.output.dtype:  # type: ignore[union-attr]
+    if match.value["bias"] is not None or bias.dtype is not node.output.dtype:
         return None
     wanted = (1, shape[1], *[1] * (len(shape) - 2))
-    if bias.rank < len(shape) - 1 or bias.shape != wanted[-bias.rank :]:  # type: ignore[union-attr]
+    if bias.rank < len(shape) - 1 or bias.shape != wanted[-bias.rank :]:
         return None
     flat = match.make("reshape", [bias], shape=(shape[1],)).output
     return _rebuilt(match, 4, flat)
@@ -85,9 +85,9 @@ def _activation(match: Match) -> Optional[Node]:
 
 def _requantize(match: Match) -> Optional[Node]:
     scale, dtype = match.value["scale"], match.root.attrs["dtype"]
-    if scale.rank or match.value["x_scale"] is None or match.value["out_scale"] is not None:  # type: ignore[union-attr]
+    if scale.rank or match.value["x_scale"] is None or match.value["out_scale"] is not None:
         return None
-    if dtype is not match.value["x"].dtype:  # type: ignore[union-attr]
+    if dtype is not match.value["x"].dtype:
         return None
     return _rebuilt(match, 5, scale, dtype=dtype)
 

@@ -10,7 +10,7 @@ from tripy.passes.rewrite import Match, Rule, any_value, constant, layer_name, o
 
 def _linear(match: Match) -> Optional[Node]:
     x, weight = match.value["x"], match.value["w"]
-    if weight.rank != 2:  # type: ignore[union-attr]
+    if weight.rank != 2:
         return None
     linear = match.make("linear", [x, weight, None])
     linear.output.name = layer_name(weight)
@@ -20,7 +20,7 @@ def _linear(match: Match) -> Optional[Node]:
 def _known_weight(match: Match) -> Optional[Node]:
     """A weight whose transposition was folded, or that is stored [in, out]: turned once."""
     x, weight = match.value["x"], match.value["w"]
-    if weight.rank != 2:  # type: ignore[union-attr]
+    if weight.rank != 2:
         return None
     turned = match.make("permute", [weight], perm=(1, 0)).output
     linear = match.make("linear", [x, turned, None])
@@ -30,7 +30,7 @@ def _known_weight(match: Match) -> Optional[Node]:
 
 def _bias(match: Match) -> Optional[Node]:
     linear, bias = match.node["linear"], match.value["added"]
-    if match.value["bias"] is not None or bias.shape != linear.output.shape[-1:]:  # type: ignore[union-attr]
+    if match.value["bias"] is not None or bias.shape != linear.output.shape[-1:]:
         return None
     return match.make("linear", [match.value["x"], match.value["w"], bias])
 

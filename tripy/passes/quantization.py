@@ -20,11 +20,11 @@ _INPUTS = ("x", "w", "w_scale", "x_scale", "bias", "out_scale")
 def _untransposed_weight(match: Match) -> Optional[Node]:
     """``x @ dequantize(w)`` with w [in, out]: the same with the weight stored [out, in]."""
     dequantize, weight, scale = match.node["dequantize"], match.value["w"], match.value["w_scale"]
-    if weight.rank != 2:  # type: ignore[union-attr]
+    if weight.rank != 2:
         return None
     dim = dequantize.attrs["dim"]
     turned = match.make("permute", [weight], perm=(1, 0)).output
-    if scale.rank == 2:  # type: ignore[union-attr]
+    if scale.rank == 2:
         scale = match.make("permute", [scale], perm=(1, 0)).output
     dim = None if dim is None else 1 - dim
     product = match.make("dequantize", [turned, scale], dim=dim).output
@@ -36,16 +36,16 @@ def _static(match: Match) -> Optional[Node]:
     """Input and weight quantized: scales leave the sum, so the product is of small numbers."""
     x, w, w_scale, x_scale = (match.value[n] for n in ("x", "w", "w_scale", "x_scale"))
     dim = match.node["dequantize_w"].attrs["dim"]
-    if x_scale.rank or w.rank != 2 or w_scale.rank > 1 or dim == 1:  # type: ignore[union-attr]
+    if x_scale.rank or w.rank != 2 or w_scale.rank > 1 or dim == 1:
         return None
-    if x.dtype is dtypes.int4 or (x.dtype is dtypes.float8) != (w.dtype is dtypes.float8):  # type: ignore[union-attr]
+    if x.dtype is dtypes.int4 or (x.dtype is dtypes.float8) != (w.dtype is dtypes.float8):
         return None
     return _quantized_linear(match, x, x_scale)
 
 
 def _weight_only(match: Match) -> Optional[Node]:
     """Only the weight is quantized: it is expanded next to the product."""
-    if match.value["w"].rank != 2:  # type: ignore[union-attr]
+    if match.value["w"].rank != 2:
         return None
     return _quantized_linear(match, match.value["x"], None)
 
@@ -57,7 +57,7 @@ def _quantized_linear(match: Match, x: Optional[Value], x_scale: Optional[Value]
         [x, weight, scale, x_scale, None, None],
         activation=None,
         dim=match.node["dequantize_w"].attrs["dim"],
-        dtype=scale.dtype,  # type: ignore[union-attr]
+        dtype=scale.dtype,
     )
     node.output.name = layer_name(weight)
     return node
@@ -69,7 +69,7 @@ def _inputs(match: Match) -> list:
 
 def _bias(match: Match) -> Optional[Node]:
     linear, bias = match.node["quantized_linear"], match.value["added"]
-    if linear.attrs["activation"] or bias.shape != linear.output.shape[-1:]:  # type: ignore[union-attr]
+    if linear.attrs["activation"] or bias.shape != linear.output.shape[-1:]:
         return None
     if match.value["bias"] is not None or match.value["out_scale"] is not None:
         return None
@@ -91,9 +91,9 @@ def _activation(match: Match) -> Optional[Node]:
 def _requantize(match: Match) -> Optional[Node]:
     linear, quantize = match.node["quantized_linear"], match.root
     scale, dtype = match.value["scale"], quantize.attrs["dtype"]
-    if scale.rank or match.value["x_scale"] is None or match.value["out_scale"] is not None:  # type: ignore[union-attr]
+    if scale.rank or match.value["x_scale"] is None or match.value["out_scale"] is not None:
         return None
-    if dtype is not match.value["x"].dtype:  # type: ignore[union-attr]
+    if dtype is not match.value["x"].dtype:
         return None
     inputs = _inputs(match)
     inputs[5] = scale

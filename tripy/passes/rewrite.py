@@ -61,7 +61,8 @@ class Match:
 
     def __init__(self) -> None:
         self.node: dict[str, Node] = {}
-        self.value: dict[str, Optional[Value]] = {}
+        # Values, or None for an optional input left out; a rule knows which of its own may be.
+        self.value: dict[str, Any] = {}
         self.root: Node = None  # type: ignore[assignment]
 
     def make(self, op: str, inputs: Sequence[Optional[Value]], **attrs: Any) -> Node:

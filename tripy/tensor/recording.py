@@ -116,7 +116,8 @@ def scalar(op: str, number: Any, like: Tensor) -> Any:
             hint=f"tp.cast(tensor, tp.float32) {op} {number!r}",
             tensors=[("the tensor", like)],
         )
-    number = bool(number) if is_bool else float(number) if is_float else int(number)  # type: ignore[arg-type,call-overload]
+    plain: Any = bool if is_bool else float if is_float else int
+    number = plain(number)
     if not dtypes.holds(kind, number):
         raise TripyException(
             f"{op}: the number is out of the tensor's range.",

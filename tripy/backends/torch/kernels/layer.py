@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from tripy import dtypes
 from tripy.backends.base import ReportRow
-from tripy.backends.torch.kernels.base import Kernel, node_name, pack_weight
+from tripy.backends.torch.kernels.base import Kernel, PackedWeight, node_name, pack_weight
+from tripy.backends.torch.lowering.quantization import aligned_scale, rounded
 from tripy.backends.torch.storage import TORCH_TYPES
 from tripy.graph import Node
 
@@ -59,9 +60,16 @@ def choose(
     node: Node,
     static: Callable[[Layer], Choice],
     weight_only: Callable[[Layer], Choice],
-    reference: Callable[[Node], Callable],
+    product: Callable[[dict[str, Any], T, T, Optional[T]], T],
 ) -> Kernel:
-    """The kernel of a node: one that computes with its constants, or operation by operation."""
+    """The kernel of a node: one that computes with its constants, or operation by operation.
+
+    Args:
+        node: A fused node.
+        static: Chooses where input and weight are quantized.
+        weight_only: Chooses where the weight alone is.
+        product: ``product(attrs, x, weight, bias)``, the floating-point operation.
+    """
     weight, *parts = node.inputs[1:]
     if any(v is not None and v.data is None for v in [weight, *parts]):
         reason = "a weight, scale or bias is computed at run time"
@@ -70,10 +78,35 @@ def choose(
     elif not weight.data.shape.numel():  # type: ignore[union-attr]
         reason = "the weight has no elements"
     else:
-        layer = Layer(node, *(None if v is None else v.data for v in parts))  # type: ignore[arg-type]
+        constants: list[Any] = [None if v is None else v.data for v in parts]
+        layer = Layer(node, *constants)
         chosen = static if layer.x_scale is not None else weight_only
         return _kernel(node, node.inputs[:1], *chosen(layer))
-    return _kernel(node, node.inputs, reference(node), "torch, operation by operation", reason)
+    function = _unfused(node.attrs, product)
+    return _kernel(node, node.inputs, function, "torch, operation by operation", reason)
+
+
+def _unfused(attrs: dict[str, Any], product: Callable) -> Callable:
+    """The unfused operations, one after the other."""
+
+    def run(
+        x: T, weight: Any, w_scale: T, x_scale: Optional[T], bias: Optional[T],
+        out_scale: Optional[T],
+    ) -> T:  # fmt: skip
+        if isinstance(weight, PackedWeight):
+            weight = weight.unpack()
+        if x_scale is not None:
+            x = x.to(x_scale.dtype) * x_scale
+        result = product(attrs, x, expand(weight, w_scale, attrs["dim"]), bias)
+        result = activate(result, attrs["activation"])
+        return result if out_scale is None else rounded(result / out_scale, attrs["dtype"])
+
+    return run
+
+
+def expand(weight: T, scale: T, dim: Optional[int]) -> T:
+    """A quantized weight in its scale's floating-point type."""
+    return weight.to(scale.dtype) * aligned_scale(scale, weight.shape, dim)
 
 
 def _kernel(node: Node, inputs: Any, function: Callable, name: str, reason: str) -> Kernel:

@@ -16,9 +16,9 @@ from tripy.backends.torch.kernels.cpu_int8_convolution import (
     why_not_int8,
 )
 from tripy.backends.torch.kernels.expanded import Int4Weight, PlainWeight
-from tripy.backends.torch.kernels.layer import Choice, Layer, activate, choose
+from tripy.backends.torch.kernels.layer import Choice, Layer, activate, choose, expand
 from tripy.backends.torch.lowering import LOWERINGS
-from tripy.backends.torch.lowering.quantization import aligned_scale, rounded
+from tripy.backends.torch.lowering.quantization import rounded
 from tripy.graph import Node, dims
 
 T = torch.Tensor
@@ -42,7 +42,7 @@ class Int4Kernel(PackedWeight):
 
 def prepare(node: Node) -> Kernel:
     """Choose a kernel by data types and processor, and pack the weight for it."""
-    return choose(node, _static, _weight_only, _reference)
+    return choose(node, _static, _weight_only, _convolve)
 
 
 def _pack_small(layer: Layer) -> PackedWeight:
@@ -197,37 +197,14 @@ def _weight_only(layer: Layer) -> Choice:
     weight, attrs = _pack_small(layer), layer.attrs
 
     def run(x: T) -> T:
-        expanded = _expand(weight.unpack(), layer.w_scale, attrs["dim"])
+        expanded = expand(weight.unpack(), layer.w_scale, attrs["dim"])
         return activate(_convolve(attrs, x, expanded, layer.bias), attrs["activation"])
 
     reason = "input not quantized: the weight is kept small and expanded at each call"
     return run, f"{layer.kind} weight expanded, float convolution", reason
 
 
-def _expand(weight: T, scale: T, dim: Optional[int]) -> T:
-    return weight.to(scale.dtype) * aligned_scale(scale, weight.shape, dim)
-
-
 def _convolve(attrs: dict[str, Any], x: T, weight: T, bias: Optional[T]) -> T:
     return LOWERINGS["conv_transpose" if attrs["transposed"] else "convolution"](
         attrs, x, weight, bias
     )
-
-
-def _reference(node: Node) -> Callable:
-    """The unfused operations, one after the other."""
-    attrs = node.attrs
-
-    def run(
-        x: T, weight: Any, w_scale: T, x_scale: Optional[T], bias: Optional[T],
-        out_scale: Optional[T],
-    ) -> T:  # fmt: skip
-        if isinstance(weight, PackedWeight):
-            weight = weight.unpack()
-        if x_scale is not None:
-            x = x.to(x_scale.dtype) * x_scale
-        result = _convolve(attrs, x, _expand(weight, w_scale, attrs["dim"]), bias)
-        result = activate(result, attrs["activation"])
-        return result if out_scale is None else rounded(result / out_scale, attrs["dtype"])
-
-    return run

@@ -20,7 +20,7 @@ from tripy.backends.torch.kernels.cpu_int8 import (
 )
 from tripy.backends.torch.kernels.expanded import Expanded, Int4Weight, PlainWeight
 from tripy.backends.torch.kernels.layer import Choice, Layer, activate, choose
-from tripy.backends.torch.lowering.quantization import aligned_scale, rounded
+from tripy.backends.torch.lowering.quantization import rounded
 from tripy.graph import Node
 
 T = torch.Tensor
@@ -29,7 +29,7 @@ _NO_VNNI = "this processor's int8 products saturate (no VNNI or AMX instructions
 
 def prepare(node: Node) -> Kernel:
     """Choose a kernel by data types, scales and processor, and pack the weight for it."""
-    return choose(node, _static, _weight_only, _reference)
+    return choose(node, _static, _weight_only, _product)
 
 
 def _channel_scale(layer: Layer) -> bool:
@@ -151,20 +151,5 @@ def _int4_tiles(layer: Layer) -> Optional[Callable]:
     return cpu_bfloat16.Bfloat16Int4(layer.pack(cpu_bfloat16.Int4Tiles), scale, layer.bias)
 
 
-def _reference(node: Node) -> Callable:
-    """The unfused operations, one after the other."""
-    attrs = node.attrs
-
-    def run(
-        x: T, weight: Any, w_scale: T, x_scale: Optional[T], bias: Optional[T],
-        out_scale: Optional[T],
-    ) -> T:  # fmt: skip
-        if isinstance(weight, PackedWeight):
-            weight = weight.unpack()
-        if x_scale is not None:
-            x = x.to(x_scale.dtype) * x_scale
-        expanded = weight.to(w_scale.dtype) * aligned_scale(w_scale, weight.shape, attrs["dim"])
-        result = activate(F.linear(x, expanded, bias), attrs["activation"])
-        return result if out_scale is None else rounded(result / out_scale, attrs["dtype"])
-
-    return run
+def _product(attrs: dict[str, Any], x: T, weight: T, bias: Optional[T]) -> T:
+    return F.linear(x, weight, bias)
