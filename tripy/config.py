@@ -27,7 +27,7 @@ from tripy.device import device
 # operation; wrong arguments then fail later and less clearly.
 enable_input_validation: bool = True
 
-# Where the TensorRT backend keeps measured timings between builds.
+# Where a TensorRT backend keeps measured timings between builds; this version has none yet.
 timing_cache_file_path: str = os.path.join(tempfile.gettempdir(), "tripy-timing-cache")
 
 # Extra sections of error messages: [] or ["frames"], the calls inside tripy that led to the error.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Union
 
 from tripy import dtypes
 from tripy.errors import TripyException
@@ -163,6 +163,3 @@ class DimensionInputInfo:
 
     def __repr__(self) -> str:
         return f"DimensionInputInfo({self.value_bounds})"
-
-
-RuntimeInput = Optional[Union[InputInfo, DimensionInputInfo]]

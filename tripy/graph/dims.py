@@ -251,11 +251,10 @@ def broadcast(a: Dim, b: Dim) -> Dim:
         return a
     if a == 1:
         return b
-    for known, other in ((a, b), (b, a)):
+    for known in (a, b):
         # A size that is never 1 is the result, whether the other one is 1 or equal to it.
         if bounds(known)[0] > 1:
             return known
-        del other
     return Expr.of(Call("broadcast", (a, b)))
 
 

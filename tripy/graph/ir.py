@@ -190,19 +190,6 @@ class Graph:
                     table.setdefault(value, []).append(node)
         return table
 
-    def replace(self, replacements: dict[Value, Value]) -> None:
-        """Use other values in place of some, everywhere at once."""
-
-        def resolve(value: Optional[Value]) -> Optional[Value]:
-            while value in replacements:
-                value = replacements[value]
-            return value
-
-        # Collect first: replacing changes which nodes are reachable.
-        for node in self.nodes():
-            node.inputs = [resolve(value) for value in node.inputs]
-        self.outputs = [resolve(value) for value in self.outputs]  # type: ignore[misc]
-
     def copy(self, names: Optional[Mapping[Value, str]] = None) -> Graph:
         """The recorded graph with nodes and constants of its own; inputs and data are shared.
 

@@ -49,7 +49,6 @@ class Schema(NamedTuple):
         attributes: For an attribute that is a data type, the types that it may be.
         infer: ``infer(ctx)`` gives the output's shape, or a list of shapes for several outputs.
         internal: Whether only rewrites make it.
-        example: Makes random inputs and attributes for tests: ``example(random)`` (see tests).
     """
 
     name: str

@@ -12,17 +12,13 @@ def _linear_shape(ctx: Inference) -> Shape:
     return (*ctx.shape()[:-1], ctx.shape(1)[0])
 
 
-# input @ weight.T + bias, with weight [out, in]. Attribute activation: None or one of
-# ACTIVATIONS.
+# input @ weight.T + bias, with weight [out, in].
 operation("linear", "input: T, weight: T, bias: T? -> T", internal=True, T=FLOATS)(_linear_shape)
-
-# What may follow the sum in the same kernel: operation name, or ("gelu", approximate).
-ACTIVATIONS = ("relu", "silu", "gelu", "gelu_tanh")
 
 # activation((input * input_scale) @ (weight * weight_scale).T + bias), divided by output_scale and
 # rounded where there is one. Without input_scale the input is floating point and only the weight
-# is quantized. Attributes: activation; dtype of the result; dim, the weight scale's dimension as
-# in dequantize.
+# is quantized. Attributes: activation (None, relu, silu, gelu or gelu_tanh); dtype of the result;
+# dim, the weight scale's dimension as in dequantize.
 operation(
     "quantized_linear",
     "input: X, weight: W, weight_scale: T, input_scale: T?, bias: T?, output_scale: T? -> @dtype",
