@@ -4,7 +4,8 @@
 
 Shapes of ResNet-50, of a depthwise network and of a decoder that enlarges its input; random weights
 and inputs. Each int8 layer takes float32 and gives float32, quantizing its input itself; the chain
-(3x3, ReLU, 3x3, ReLU, 3x3) stays int8 between its layers.
+(3x3, ReLU, 3x3, ReLU, 3x3) stays int8 between its layers, and so do the two residual blocks of
+ResNet-50 (1x1, ReLU, 3x3, ReLU, 1x1, added to what came in, ReLU), whose residual is int8 too.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TRIPY_DEVICE", "cpu")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -92,18 +93,13 @@ def float_layer(layer: tp.Module, shape: Shape) -> Callable[[torch.Tensor], torc
 
 
 def compare(
-    name: str, ours: Callable, chain: list[Callable], x: torch.Tensor, rounds: int, products: int
+    name: str, ours: Callable, theirs: Callable, x: torch.Tensor, rounds: int, products: int
 ) -> tuple[list[str], dict[str, object]]:
     """One row of the table: float32 contiguous and channels last, and int8."""
     executable = tp.compile(ours, args=[tp.InputInfo(tuple(x.shape), tp.float32)])
     last, given = x.contiguous(memory_format=torch.channels_last), tp.Tensor(x)
 
-    @torch.inference_mode()
-    def peer(value: torch.Tensor) -> torch.Tensor:
-        for i, layer in enumerate(chain):
-            value = layer(torch.relu(value) if i else value)
-        return value
-
+    peer = torch.inference_mode()(theirs)
     seconds = common.interleaved(
         {
             "float32": lambda: peer(x),
@@ -126,6 +122,33 @@ def compare(
     return row, figures
 
 
+def chain(layers: Sequence[Callable], relu: Callable) -> Callable:
+    """Layers with ReLU between them."""
+
+    def run(x: Any) -> Any:
+        for i, layer in enumerate(layers):
+            x = layer(relu(x) if i else x)
+        return x
+
+    return run
+
+
+def residual_blocks(blocks: Sequence[Sequence[tp.Module]]) -> Callable[[tp.Tensor], tp.Tensor]:
+    """Each adds to its input, which is int8 for both: one rounding, one scale."""
+    scale = tp.Parameter(8 / 127)
+    for first, *_ in blocks:
+        first.input_scale = scale
+
+    def run(x: tp.Tensor) -> tp.Tensor:
+        q = tp.quantize(x, scale, tp.int8)
+        for block in blocks:
+            h = tp.dequantize(q, scale, tp.float32)
+            q = tp.quantize(tp.relu(chain(block, tp.relu)(h) + h), scale, tp.int8)
+        return tp.dequantize(q, scale, tp.float32)
+
+    return run
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
@@ -142,7 +165,7 @@ def main() -> None:
         x = torch.randn(options.batch, shape.inputs, shape.size, shape.size)
         products = shape.products() * options.batch
         row, results[shape.name] = compare(
-            shape.name, layer, [float_layer(layer, shape)], x, options.rounds, products
+            shape.name, layer, float_layer(layer, shape), x, options.rounds, products
         )
         rows.append(row)
     shape = SHAPES[1]
@@ -150,15 +173,32 @@ def main() -> None:
     name = "chain of three 3x3, 64, 56"
     row, results[name] = compare(
         name,
-        lambda x: layers[2](tp.relu(layers[1](tp.relu(layers[0](x))))),
-        [float_layer(layer, shape) for layer in layers],
+        chain(layers, tp.relu),
+        chain([float_layer(layer, shape) for layer in layers], torch.relu),
         torch.randn(options.batch, shape.inputs, shape.size, shape.size),
         options.rounds,
         3 * shape.products() * options.batch,
     )
+    rows.append(row)
+    for size, wide in ((56, 256), (14, 1024)):
+        name = f"two residual blocks, {wide}, {size}"
+        narrow = wide // 4
+        shapes = [Shape("", wide, narrow, size, 1), Shape("", narrow, narrow, size, 3),
+                  Shape("", narrow, wide, size, 1)]  # fmt: skip
+        blocks = [[int8_layer(s, seed) for seed, s in enumerate(shapes)] for _ in range(2)]
+        twins = [chain([float_layer(*pair) for pair in zip(b, shapes)], torch.relu) for b in blocks]
+        row, results[name] = compare(
+            name,
+            residual_blocks(blocks),
+            lambda x, twins=twins: [x := torch.relu(twin(x) + x) for twin in twins][-1],
+            torch.randn(options.batch, wide, size, size),
+            options.rounds,
+            2 * sum(s.products() for s in shapes) * options.batch,
+        )
+        rows.append(row)
     header = ["", "float32 ms (middle half)", "float32 channels last", "int8", "x faster float32",
               "int8 Gop/s", "relative error"]  # fmt: skip
-    print(common.table(header, [*rows, row]))
+    print(common.table(header, rows))
     common.finish("cpu_conv", results)
 
 

@@ -184,7 +184,9 @@ def check(
         compare(compile_for(function, tensors, dynamic=True)(*tensors), "compiled, dynamic")
 
 
-def compile_for(function: Callable, tensors: Sequence[tp.Tensor], dynamic: bool) -> Any:
+def compile_for(
+    function: Callable, tensors: Sequence[tp.Tensor], dynamic: bool, **options: Any
+) -> Any:
     """A function compiled for tensors of these shapes, or of a range around each size."""
 
     def bounds(size: int) -> Any:
@@ -195,7 +197,7 @@ def compile_for(function: Callable, tensors: Sequence[tp.Tensor], dynamic: bool)
     scope: dict[str, Any] = {"function": function}
     exec(f"def run({', '.join(names)}): return function({', '.join(names)})", scope)
     infos = [tp.InputInfo([bounds(int(s)) for s in t.shape], t.dtype) for t in tensors]
-    return tp.compile(scope["run"], args=infos, device=where())
+    return tp.compile(scope["run"], args=infos, device=where(), **options)
 
 
 @contextlib.contextmanager
@@ -216,7 +218,8 @@ def raises(match: str, line: Optional[str] = None) -> Iterator[pytest.ExceptionI
         trace = caught.value.__traceback__
         while trace is not None:
             file = trace.tb_frame.f_code.co_filename
-            if not file.startswith(package) and file != __file__:
+            of_a_library = f"{os.sep}site-packages{os.sep}" in file  # Such as torch.from_dlpack.
+            if not file.startswith(package) and file != __file__ and not of_a_library:
                 place = (file, trace.tb_lineno)
             trace = trace.tb_next
         assert place is not None

@@ -7,8 +7,11 @@ import inspect
 import pkgutil
 
 import pytest
+import torch
 
 import tripy as tp
+from docs.tools import public
+from tripy import nn, ops
 
 # Name → arguments with their defaults, as the API page has them.
 SIGNATURES = {
@@ -84,7 +87,8 @@ SIGNATURES = {
     "InputInfo": "shape, dtype",
     "DimensionInputInfo": "value_bounds",
     "Bounds": "min, opt, max",
-    "compile": "func, optimization_level=3, *, args=(), kwargs=None, backend='auto', device=None",
+    "compile": "func, optimization_level=3, *, args=(), kwargs=None, backend='auto', device=None, "
+    "target=None",
     "Stream": "priority=0",
 }
 # Overloads and others that are told by what they accept.
@@ -131,14 +135,70 @@ def test_nothing_is_public_that_is_not_described():
     assert len(set(tp.__all__)) == len(tp.__all__)
 
 
-@pytest.mark.parametrize("name", sorted(tp.__all__))
-def test_every_public_name_has_a_docstring(name):
-    assert inspect.getdoc(getattr(tp, name)), name
+ENTRIES = public.entries()
 
 
-@pytest.mark.parametrize("name", sorted(SIGNATURES))
-def test_every_function_and_class_has_an_example(name):
-    assert ">>> " in inspect.getdoc(getattr(tp, name)), name
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_every_public_name_has_what_it_has_to_have(entry):
+    """Schema, docstring, example, annotations and test: whichever its kind needs."""
+    lacking = [what for what in public.required(entry) if not public.PREDICATES[what](entry)]
+    assert not lacking, f"{entry.kind} {entry.name} has no {' and no '.join(lacking)}"
+
+
+def test_the_walk_meets_everything():
+    found = {entry.name: entry.kind for entry in ENTRIES}
+    assert len(found) == len(ENTRIES)
+    assert set(tp.__all__) <= set(found)
+    functions = {name for name, kind in found.items() if kind == "function"}
+    assert functions == {*ops.__all__, "compile", "default_stream"}
+    modules = {name for name, kind in found.items() if kind == "module"}
+    assert modules == {*nn.__all__} - {"Module", "Parameter"}
+    methods = {f"{c.__name__}.{n}" for c, names in METHODS.items() for n in names.split()}
+    assert {name for name in methods if "._" not in name} <= set(found)
+    assert {f"{name}.forward" for name in modules} <= set(found)
+    for name in ("Tensor.__add__", "Tensor.__getitem__", "Module.__call__", "Executable.load"):
+        assert name in found
+
+
+def lacks(found, kind, name="softmax"):
+    entry = public.Entry(name, kind, found)
+    return [what for what in public.required(entry) if not public.PREDICATES[what](entry)]
+
+
+def test_the_walk_finds_what_is_missing():
+    def bare(x, *, y: int = 0):
+        return x
+
+    class Bare:
+        def __init__(self, x) -> None: ...
+
+        @property
+        def size(self):
+            """Not annotated."""
+
+    assert lacks(bare, "function") == ["docstring", "example", "annotations"]
+    assert public.missing_annotations(public.Entry("f", "function", bare)) == ["x", "return"]
+    # Put together, or it would be found here.
+    unknown = "no" + "where"
+    assert lacks(tp.softmax, "method", f"Tensor.{unknown}") == ["test"]
+    assert lacks(Bare, "class", unknown) == ["docstring", "example", "annotations", "test"]
+    assert public.missing_annotations(public.Entry("s", "property", Bare.size)) == ["return"]
+
+
+def test_an_operation_without_a_schema_is_found(monkeypatch):
+    entry = public.Entry("softmax", "function", tp.softmax)
+    assert public.has_schema(entry)
+    monkeypatch.delitem(public.SCHEMAS, "softmax")
+    assert not public.has_schema(entry)
+
+
+def test_members_that_other_tests_do_not_need():
+    assert tp.ones((2,)).location.place().startswith(__file__)
+    assert tp.Stream().ptr == 0 or torch.cuda.is_available()
+    fast = tp.compile(lambda x: x + 1, args=[tp.InputInfo((2,), tp.float32)], backend="torch")
+    assert [layer.kind for layer in fast.layers()] == ["add"]
+    with pytest.raises(tp.TripyException, match="there is no engine"):
+        fast.serialized_tensorrt_engine  # noqa: B018
 
 
 METHODS = {

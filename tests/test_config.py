@@ -212,6 +212,6 @@ def test_the_command_for_bug_reports():
     ]  # fmt: skip
     assert f"  tripy {tp.__version__}" in lines
     assert any("torch on cpu: usable" in line for line in lines)
-    assert any("TensorRT" in line for line in lines)
+    assert any(line.startswith("  tensorrt_rtx: ") for line in lines)
     for kind in ("float32", "int8", "int4", "float8"):
         assert any(line.startswith(f"  {kind} ") for line in lines)

@@ -24,12 +24,17 @@ ROOMS: dict[str, set[str]] = {
 }
 WORDS = set(ROOMS)  # What all others speak.
 ROOMS |= {
+    "files": set(),
     "logger": WORDS,
     "graph": WORDS - {"config"},
-    "passes": WORDS | {"graph"},
+    "passes": WORDS | {"logger", "graph"},
     "backends": set(),
     "backends.base": WORDS | {"graph"},
     "backends.torch": WORDS | {"logger", "graph", "passes", "backends.base"},
+    # It folds constants with torch, whose tensors are what its engines read and write.
+    "backends.tensorrt": WORDS
+    | {"files", "logger", "graph", "passes", "backends.base", "backends.torch"},
+    "backends.registry": {"backends.base", "backends.torch", "backends.tensorrt"},
     # A tensor computes its values with the torch backend, whose storage they are.
     "tensor": WORDS | {"graph", "backends.torch"},
     "types": {"tensor"},
@@ -39,12 +44,13 @@ ROOMS |= {
     "structure": WORDS,
     "input_info": WORDS | {"tensor"},
     "report": {"backends.base"},
-    "saving": WORDS | {"graph", "backends.torch", "structure", "input_info"},
+    "saving": WORDS
+    | {"files", "graph", "backends.registry", "backends.torch", "structure", "input_info"},
     "executable": WORDS
     | {"graph", "backends.base", "tensor", "stream", "structure", "input_info", "report", "saving"},
     "recording": WORDS | {"graph", "tensor", "structure", "input_info"},
     "compiler": WORDS
-    | {"logger", "graph", "backends.base", "backends.torch", "tensor", "structure", "recording"}
+    | {"logger", "graph", "backends.base", "backends.registry", "tensor", "structure", "recording"}
     | {"executable"},
 }
 ROOMS[""] = set(ROOMS)  # tripy/__init__.py, which is the public API.
@@ -53,14 +59,16 @@ ROOMS["__main__"] = set(ROOMS)
 # Other packages that a room may import; the standard library is open to all.
 LIBRARIES: dict[str, set[str]] = {
     "config": {"torch"},  # To ask whether there is a GPU.
+    "passes": {"torch"},  # To look at the values of scales.
     "backends.torch": {"torch", "numpy"},
+    "backends.tensorrt": {"torch", "safetensors"},
     "stream": {"torch"},
     "saving": {"torch", "safetensors"},
     "nn": {"numpy"},
     "__main__": {"torch", "numpy", "safetensors"},
 }
 # What may be missing where tripy runs, and is therefore imported where it is used.
-OPTIONAL = {"tensorrt", "tensorrt_rtx", "triton"}
+OPTIONAL = {"tensorrt", "tensorrt_rtx", "triton", "fcntl"}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

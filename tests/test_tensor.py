@@ -515,3 +515,11 @@ def test_sizes_while_compiling():
     assert all(type(size) is tp.DimensionSize for size in seen)
     assert compiled(tp.zeros((2, 3))).tolist() == [[6.0] * 3] * 2
     assert compiled(tp.zeros((4, 3))).tolist() == [[12.0] * 3] * 4
+
+
+@pytest.mark.parametrize("number", [2**63, 2**70, -(10**30)])
+def test_integers_that_only_floating_point_holds(number):
+    x = tp.ones((2,))
+    assert (x * number).tolist() == [float(np.float32(number))] * 2
+    assert tp.where(x > 0.0, x, number).tolist() == [1.0, 1.0]
+    assert tp.full((1,), number).tolist() == [float(np.float32(number))]

@@ -11,6 +11,8 @@ import safetensors
 import torch
 
 import tripy
+from tripy.backends.tensorrt.backend import TENSORRT
+from tripy.backends.tensorrt.distribution import installed
 from tripy.backends.torch import hardware
 from tripy.backends.torch.backend import TORCH
 from tripy.device import CPU, device
@@ -43,7 +45,15 @@ def _backends() -> list[str]:
     for where in (CPU, device("gpu")):
         reason = TORCH.unusable(where)
         lines.append(f"torch on {where.kind}: " + ("usable" if reason is None else f"no: {reason}"))
-    lines.append("tensorrt: no: this version has no TensorRT backend yet")
+    for name in ("tensorrt", "tensorrt_rtx"):
+        found = installed(name)
+        if isinstance(found, str):
+            lines.append(f"{name}: no: {found}")
+            continue
+        ahead = f"; builds ahead of time for {', '.join(found.ahead_of_time)}"
+        lines.append(f"{name}: {found.version}{ahead if found.ahead_of_time else ''}")
+    reason = TENSORRT.unusable(device("gpu"))
+    lines.append("tensorrt on gpu: " + ("usable" if reason is None else f"no: {reason}"))
     return lines
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional, Union
 
 from tripy import config
-from tripy.backends.base import AbstractBackend
-from tripy.backends.torch.backend import TORCH
+from tripy.backends.base import AbstractBackend, Program
+from tripy.backends.registry import BACKENDS
+from tripy.device import CPU
 from tripy.device import device as Device
 from tripy.errors import TripyException
 from tripy.executable import Executable
@@ -18,8 +19,6 @@ from tripy.logger import logger
 from tripy.recording import Inputs, check_inputs, outputs_of
 from tripy.structure import Structure, map_structure
 from tripy.tensor import tracing
-
-BACKENDS: dict[str, AbstractBackend] = {"torch": TORCH}
 
 
 def compile(
@@ -30,6 +29,7 @@ def compile(
     kwargs: Optional[Mapping[str, Any]] = None,
     backend: str = "auto",
     device: Union[Device, str, None] = None,
+    target: Union[str, Sequence[str], None] = None,
 ) -> Executable:
     """Compile a function or module.
 
@@ -43,8 +43,12 @@ def compile(
         args: Its positional arguments, with InputInfo or DimensionInputInfo (also inside lists,
             tuples and dicts) in place of what is given at run time.
         kwargs: Its keyword arguments, in the same way.
-        backend: ``"torch"``, or ``"auto"`` for the best one that is usable.
+        backend: ``"torch"``, ``"tensorrt"``, or ``"auto"`` for the best one that is usable:
+            TensorRT where it is installed and supports the GPU, else torch.
         device: Where it runs; by default ``tp.config.default_device``.
+        target: For TensorRT: a GPU's compute capability such as ``"sm_89"``, or several, to build
+            for ahead of time. No GPU is needed for that; the result is saved and loaded where one
+            is.
 
     Returns:
         A callable that takes the runtime inputs.
@@ -65,8 +69,12 @@ def compile(
     start = time.perf_counter()
     _check_arguments(func, optimization_level, args, kwargs)
     where = config.default_device if device is None else Device(device)
-    chosen, why = _choose(backend, where)
+    chosen, why = _choose(backend, where, target)
     logger.verbose(f"compile: backend {chosen.name} on {where}, {why}")
+    runs_on = where
+    if target is not None:
+        runs_on = where if where.kind == "gpu" else Device("gpu")
+        where = where if BACKENDS["torch"].unusable(where) is None else CPU
     signature = _signature(func)
     try:
         bound = signature.bind(*args, **(kwargs or {}))
@@ -95,19 +103,35 @@ def compile(
         outputs: list[Value] = []
         result_structure = outputs_of(result, outputs, "result", where)
     logger.timing(f"recording: {(time.perf_counter() - start) * 1e3:.1f} ms")
-    graph = Graph(inputs.values, outputs).copy(_parameter_names(func))
-    check_inputs(graph, inputs.sizes)
-    program = chosen.compile(graph, where, optimization_level)
+    recorded = Graph(inputs.values, outputs)
+    names = _parameter_names(func)
+    check_inputs(recorded, inputs.sizes)
+    try:
+        program = chosen.compile(recorded.copy(names), runs_on, optimization_level, target)
+    except TripyException as error:
+        if backend != "auto" or chosen.name == "torch":
+            raise
+        why = f"{chosen.name} was tried first: {error.summary}"
+        logger.warning(f"compile: {why}")
+        chosen = BACKENDS["torch"]
+        program = chosen.compile(recorded.copy(names), runs_on, optimization_level)
     return Executable(
         program,
-        where,
+        runs_on,
         inspect.Signature(parameters),
         structures,
         inputs.leaves,
         result_structure,
-        backend=f"{chosen.name} on {where}: {why}",
+        backend_name=chosen.name,
+        backend=_description(chosen, program, runs_on, why),
         compile_seconds=time.perf_counter() - start,
     )
+
+
+def _description(chosen: AbstractBackend, program: Program, where: Device, why: str) -> str:
+    built_by = program.saved_parts()[0].get("built_by")
+    by = f" ({' '.join(built_by)})" if built_by else ""
+    return f"{chosen.name}{by} on {where}: {why}"
 
 
 def _name(func: Any) -> str:
@@ -177,23 +201,34 @@ def _runtime_parameter(parameter: inspect.Parameter, name: str) -> inspect.Param
     return parameter.replace(default=inspect.Parameter.empty)
 
 
-def _choose(backend: str, where: Device) -> tuple[AbstractBackend, str]:
+def _choose(backend: str, where: Device, target: Any) -> tuple[AbstractBackend, str]:
     if backend != "auto" and backend not in BACKENDS:
         raise TripyException(
             "compile: there is no such backend.",
             got=f"backend={backend!r}",
             expected="one of " + ", ".join(map(repr, ["auto", *BACKENDS])),
-            hint='"torch"; this version has no TensorRT backend yet'
-            if backend == "tensorrt"
-            else None,
         )
-    name = "torch" if backend == "auto" else backend
-    reason = BACKENDS[name].unusable(where)
-    if reason is not None:
+    if target is not None:
+        # Only engines are compiled for hardware that is not there, so "auto" means TensorRT here.
+        chosen = BACKENDS["tensorrt" if backend == "auto" else backend]
+        chosen.check_target(target)
+        return chosen, f"built ahead of time for {target}"
+    reasons = {name: found.unusable(where) for name, found in BACKENDS.items()}
+    if backend == "auto":
+        backend, why = "torch", f"not tensorrt: {reasons['tensorrt']}"
+        if where.kind == "cpu":
+            why = "TensorRT runs on GPUs only"
+        if reasons["tensorrt"] is None:
+            backend, why = "tensorrt", "installed, and supports this GPU"
+    else:
+        why = "asked for"
+    if reasons[backend] is not None:
         raise TripyException(
-            f"compile: the backend {name} cannot run on {where}.",
-            got=reason,
-            expected="a device that is there",
-            hint='device=tp.device("cpu")',
+            f"compile: the backend {backend} cannot run on {where}.",
+            got=reasons[backend],
+            expected="a device that is there"
+            if backend == "torch"
+            else "an NVIDIA GPU and a TensorRT that supports it",
+            hint='device=tp.device("cpu")' if backend == "torch" else 'backend="torch"',
         )
-    return BACKENDS[name], "asked for" if backend != "auto" else "the only backend installed"
+    return BACKENDS[backend], why

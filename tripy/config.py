@@ -27,8 +27,13 @@ from tripy.device import device
 # operation; wrong arguments then fail later and less clearly.
 enable_input_validation: bool = True
 
-# Where a TensorRT backend keeps measured timings between builds; this version has none yet.
+# Where TensorRT's measured timings are kept between builds (each version adds its name); "" for
+# nowhere.
 timing_cache_file_path: str = os.path.join(tempfile.gettempdir(), "tripy-timing-cache")
+
+# A folder where built engines are kept, so that none is built twice; None for nowhere. It grows:
+# nothing is taken out of it.
+engine_cache_path: Optional[str] = None
 
 # Extra sections of error messages: [] or ["frames"], the calls inside tripy that led to the error.
 extra_error_information: list[str] = []
@@ -45,6 +50,7 @@ debug: int = int(os.environ.get("TRIPY_DEBUG", "0") or 0)
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "enable_input_validation": ((bool,), "True or False"),
     "timing_cache_file_path": ((str, os.PathLike), "a path"),
+    "engine_cache_path": ((str, os.PathLike, type(None)), "a path, or None"),
     "extra_error_information": ((list, tuple), '[] or ["frames"]'),
     "default_device": ((device, str, type(None)), "a tp.device, or None for the usual choice"),
     "verify": ((bool,), "True or False"),

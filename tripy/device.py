@@ -62,4 +62,17 @@ class device:  # noqa: N801  (the public name is lower case, as in torch)
         return f'device("{self}")'
 
 
+def require_device(op: str, value: object) -> device:
+    """An argument that has to be a device."""
+    if isinstance(value, device):
+        return value
+    text = value if isinstance(value, str) else "cpu"
+    raise TripyException(
+        f"{op}: this is not a device.",
+        got=f"{value!r:.80} of type {type(value).__name__}",
+        expected="a tp.device",
+        hint=f'tp.device("{text}")',
+    )
+
+
 CPU = device("cpu")

@@ -8,6 +8,8 @@ compiled programs.
 from __future__ import annotations
 
 import builtins
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from tripy.errors import TripyException
 
@@ -28,7 +30,7 @@ class dtype(type):  # noqa: N801  (the public name is lower case, as in numpy an
     name: str
     itemsize: float
 
-    def __new__(mcs, name: str, bases: tuple, namespace: dict, itemsize: float = 0):
+    def __new__(mcs, name: str, bases: tuple, namespace: dict, itemsize: float = 0) -> dtype:
         cls = super().__new__(mcs, name, bases, namespace)
         cls.name = name
         cls.itemsize = itemsize
@@ -37,7 +39,7 @@ class dtype(type):  # noqa: N801  (the public name is lower case, as in numpy an
     def __init__(cls, name: str, bases: tuple, namespace: dict, itemsize: float = 0) -> None:
         super().__init__(name, bases, namespace)
 
-    def __call__(cls, *args, **kwargs):
+    def __call__(cls, *args: Any, **kwargs: Any) -> NoReturn:
         raise TripyException(
             f"{cls.name} is a data type and cannot be called.",
             got=f"{cls.name}(...)",
@@ -126,6 +128,11 @@ def holds(kind: dtype, number: float) -> builtins.bool:
         return low <= number <= high
     end = FLOAT_END.get(kind)
     return end is None or not end <= abs(number) < float("inf")
+
+
+def listed(kinds: Sequence[dtype]) -> str:
+    """The types that are accepted, for messages."""
+    return ("one of " if len(kinds) > 1 else "") + ", ".join(map(str, kinds))
 
 
 def range_text(kind: dtype) -> str:

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple, Optional
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
+# Their functions written in Python call a tensor's protocols, such as __dlpack__, for the user.
+_CALLERS = {"torch", "numpy", "jax", "cupy"}
+
 # What tp.config.extra_error_information asks for.
 extra_information: list[str] = []
 
@@ -84,7 +87,9 @@ def user_location() -> Optional[Location]:
     while frame is not None:
         code = frame.f_code
         if not code.co_filename.startswith(_PACKAGE):
-            return Location(code, frame.f_lasti)
+            module = frame.f_globals.get("__name__")
+            if not isinstance(module, str) or module.partition(".")[0] not in _CALLERS:
+                return Location(code, frame.f_lasti)
         frame = frame.f_back  # type: ignore[assignment]
     return None
 

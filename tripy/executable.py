@@ -7,7 +7,7 @@ from os import PathLike
 from typing import Any, Optional, Union
 
 from tripy import saving
-from tripy.backends.base import Program
+from tripy.backends.base import LayerInfo, Program
 from tripy.device import device as Device
 from tripy.errors import TripyException
 from tripy.graph import Constraint, Graph, Value, dims
@@ -50,15 +50,17 @@ class Executable:
         structures: dict[str, Structure],
         input_infos: dict[str, Union[InputInfo, DimensionInputInfo]],
         result: Structure,
+        backend_name: str,
         backend: str,
         compile_seconds: float,
     ) -> None:
         self._program, self._device, self._backend = program, where, backend
+        self._backend_name = backend_name
         self.__signature__ = signature
         self._structures, self._result = structures, result
         self.input_infos = input_infos
         self.compile_seconds = compile_seconds
-        self._stream = default_stream(where)
+        self._stream: Optional[Stream] = None
         graph = program.portable_graph()
         self._inputs: list[Value] = graph.inputs
         self._constraints = graph.constraints
@@ -77,6 +79,9 @@ class Executable:
     @property
     def stream(self) -> Stream:
         """The stream it runs in; may be set."""
+        if self._stream is None:  # Only now: where it was compiled there may be no such device.
+            self._program.require_usable()
+            self._stream = default_stream(self._device)
         return self._stream
 
     @stream.setter
@@ -94,6 +99,7 @@ class Executable:
             TripyException: Before anything runs, for a wrong count, name, nesting, device, data
                 type or shape, naming the argument.
         """
+        self._program.require_usable()
         tensors, shapes, key = self._bind(args, kwargs)
         sizes = self._sizes.get(key)
         if sizes is None:
@@ -101,7 +107,7 @@ class Executable:
             if len(self._sizes) >= _CHECKED_SHAPES:
                 self._sizes.clear()
             self._sizes[key] = sizes
-        with self._stream._current():
+        with self.stream._current():
             results = self._program.run(tensors, sizes)
         values = [
             Value(v.dtype, tuple(data.shape), self._device, data=data, location=v.location)
@@ -220,6 +226,35 @@ class Executable:
         """
         return Report(self._backend, self._program.report())
 
+    def layers(self) -> list[LayerInfo]:
+        """What runs, in order: name, kind, and what is known of it.
+
+        Returns:
+            Of an engine that can run here, TensorRT's own account of its layers; of one that
+            cannot, the layers of the network that it was built from, with the user's lines. Of
+            the torch backend, each operation and its kernel.
+
+        Example:
+            >>> import tripy as tp
+            >>> fast = tp.compile(lambda x: x + 1, args=[tp.InputInfo((2,), tp.float32)])
+            >>> [layer.kind for layer in fast.layers()]
+            ['add']
+        """
+        return self._program.layers()
+
+    @property
+    def serialized_tensorrt_engine(self) -> bytes:
+        """The engine, as TensorRT's own tools read it; an error for the torch backend."""
+        engine = self._program.serialized_engine()
+        if engine is None:
+            raise TripyException(
+                "Executable.serialized_tensorrt_engine: there is no engine.",
+                got=f"a function compiled for the backend {self._backend_name}",
+                expected="one compiled for TensorRT",
+                hint='tp.compile(..., backend="tensorrt")',
+            )
+        return engine
+
     def save(self, path: Union[str, PathLike]) -> None:
         """Write the compiled function to a file, at once or not at all.
 
@@ -235,7 +270,7 @@ class Executable:
             >>> again(tp.ones((2,))).tolist()
             [2.0, 2.0]
         """
-        saving.save(self, path)
+        saving.save(self, _checked_path("save", path))
 
     @classmethod
     def load(cls, path: Union[str, PathLike], device: Optional[Device] = None) -> Executable:
@@ -249,7 +284,17 @@ class Executable:
             TripyException: For a file that is missing, damaged, altered, from another version, or
                 not tripy's.
         """
-        return saving.load(cls, path, device)
+        return saving.load(cls, _checked_path("load", path), device)
+
+
+def _checked_path(method: str, path: Any) -> Union[str, PathLike]:
+    if isinstance(path, (str, PathLike)):
+        return path
+    raise TripyException(
+        f"Executable.{method}: this is not a path.",
+        got=f"{path!r:.80} of type {type(path).__name__}",
+        expected="a str or pathlib.Path",
+    )
 
 
 def _violation(constraint: Constraint, left: int, right: int) -> TripyException:

@@ -8,8 +8,8 @@ only when they are asked for by name.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Union
 
 from tripy import config
@@ -24,6 +24,19 @@ Message = Union[str, Callable[[], str]]
 
 # TRIPY_DEBUG=n asks for the first n of these: stages, graphs, rewrites, kernels.
 _DEBUG = ("timing", "ir", "trace", "verbose")
+
+
+def _checked(verbosity: Verbosity) -> tuple[str, ...]:
+    is_one = isinstance(verbosity, str) or not isinstance(verbosity, Iterable)
+    names = (verbosity,) if is_one else tuple(verbosity)
+    unknown = [name for name in names if name not in DEGREES + TOPICS]
+    if unknown:
+        raise TripyException(
+            "logger: there is no such verbosity.",
+            got=", ".join(map(repr, unknown)),
+            expected="one or several of " + ", ".join(DEGREES + TOPICS),
+        )
+    return names  # type: ignore[return-value]  # All are texts.
 
 
 class Logger:
@@ -55,20 +68,12 @@ class Logger:
 
     @verbosity.setter
     def verbosity(self, verbosity: Verbosity) -> None:
-        names = (verbosity,) if isinstance(verbosity, str) else tuple(verbosity)
-        unknown = [name for name in names if name not in DEGREES + TOPICS]
-        if unknown:
-            raise TripyException(
-                "logger: there is no such verbosity.",
-                got=", ".join(map(repr, unknown)),
-                expected="one or several of " + ", ".join(DEGREES + TOPICS),
-            )
+        names = _checked(verbosity)
         degree = max((DEGREES.index(n) for n in names if n in DEGREES), default=2)
         self._shown = {*DEGREES[: degree + 1], *names}
         self._verbosity = names
 
-    @contextmanager
-    def use_verbosity(self, verbosity: Verbosity) -> Iterator[Logger]:
+    def use_verbosity(self, verbosity: Verbosity) -> AbstractContextManager[Logger]:
         """Another verbosity, for all threads, until the ``with`` block ends.
 
         Args:
@@ -79,6 +84,10 @@ class Logger:
             >>> with tp.logger.use_verbosity("ir"):
             ...     fast = tp.compile(lambda x: x + 1, args=[tp.InputInfo((2,), tp.float32)])
         """
+        return self._use(_checked(verbosity))
+
+    @contextmanager
+    def _use(self, verbosity: tuple[str, ...]) -> Iterator[Logger]:
         before = self.verbosity
         self.verbosity = verbosity
         try:

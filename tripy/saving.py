@@ -7,11 +7,9 @@ int4 is packed two to a byte, the first element in the low half.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import os
-import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -21,10 +19,11 @@ import safetensors.torch
 import torch
 
 from tripy import dtypes
+from tripy.backends.registry import BACKENDS
 from tripy.backends.torch import storage
-from tripy.backends.torch.backend import TORCH
 from tripy.device import device as Device
 from tripy.errors import TripyException
+from tripy.files import digest, replacing
 from tripy.graph.serialize import graph_from_json, graph_to_json
 from tripy.graph.verifier import InvalidGraph, verify
 from tripy.input_info import DimensionInputInfo, InputInfo, NamedDimension
@@ -34,10 +33,8 @@ if TYPE_CHECKING:
     from tripy.executable import Executable
 
 FORMAT = "1"
-
-
-def _digest(data: Any) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+# Stands for the data of a constant that is in an engine.
+ELSEWHERE = object()
 
 
 def _bytes(tensor: torch.Tensor) -> Any:
@@ -63,20 +60,28 @@ def save(executable: Executable, path: Union[str, os.PathLike]) -> None:
     stored: dict[tuple, str] = {}
     taken: set[int] = set()
     for number, value in enumerate(constants):
-        tensor = program.constant(value).cpu()
+        tensor = program.constant(value)
+        if tensor is None:  # It is in one of the parts below.
+            graph["constants"][number]["tensor"] = None
+            continue
+        tensor = tensor.cpu()
         if value.dtype is dtypes.int4:
             tensor = storage.pack_int4(tensor)
-        digest = _digest(_bytes(tensor))
-        key = (digest, tensor.dtype, tuple(tensor.shape))
+        checksum = digest(_bytes(tensor))
+        key = (checksum, tensor.dtype, tuple(tensor.shape))
         graph["constants"][number]["tensor"] = stored.setdefault(key, str(number))
         if stored[key] == str(number):
             tensors[str(number)] = _alone(tensor, taken)
-            digests[str(number)] = digest
+            digests[str(number)] = checksum
+    described, parts = program.saved_parts()
+    tensors |= parts
+    digests |= {name: digest(_bytes(part)) for name, part in parts.items()}
     text = json.dumps(
         {
             "graph": graph,
             "device": executable.device.kind,
-            "backend": "torch",
+            "backend": executable._backend_name,
+            "described": described,
             "parameters": [
                 [p.name, p.kind.name] for p in executable.__signature__.parameters.values()
             ],
@@ -88,7 +93,7 @@ def save(executable: Executable, path: Union[str, os.PathLike]) -> None:
     metadata = {
         "tripy_format": FORMAT,
         "program": text,
-        "program_digest": _digest(text.encode()),
+        "program_digest": digest(text.encode()),
         "tensor_digests": json.dumps(digests),
     }
     _write(Path(path), tensors, metadata)
@@ -96,19 +101,9 @@ def save(executable: Executable, path: Union[str, os.PathLike]) -> None:
 
 def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
     """Write under another name first, so that a failure leaves what was there."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        try:
-            with open(temporary, "xb") as file:
-                mode = os.fstat(file.fileno()).st_mode
+        with replacing(path) as temporary:
             safetensors.torch.save_file(tensors, temporary, metadata)
-            os.chmod(temporary, mode)  # safetensors lets nobody else read what it writes.
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
     except (OSError, safetensors.SafetensorError) as error:
         raise TripyException(
             "Executable.save: the file cannot be written; nothing was changed.",
@@ -175,24 +170,32 @@ def _load(
             f"the file has format {metadata['tripy_format']}",
             "compile and save again with this version of tripy",
         )
-    if _digest(metadata["program"].encode()) != metadata["program_digest"]:
+    if digest(metadata["program"].encode()) != metadata["program_digest"]:
         raise _refused(path, "the program in the file was altered")
     program, digests = json.loads(metadata["program"]), json.loads(metadata["tensor_digests"])
     kind = program["device"]
     where = where or Device(kind)
     if where.kind != kind:
         raise _refused(path, f"the program was compiled for the {kind}, not for {where}")
-    reason = TORCH.unusable(where)
-    if reason is not None:
-        raise _refused(path, f"the program cannot run on {where}: {reason}")
+    backend = BACKENDS[program["backend"]]
+    if backend.name == "torch":  # Of an engine, its backend tells whether it fits.
+        reason = backend.unusable(where)
+        if reason is not None:
+            raise _refused(path, f"the program cannot run on {where}: {reason}")
     graph_json = program["graph"]
 
-    def constant(number: int, dtype: dtypes.dtype) -> torch.Tensor:
+    def intact(name: str) -> torch.Tensor:
+        tensor = file.get_tensor(name)
+        if digest(_bytes(tensor)) != digests[name]:
+            raise _refused(path, f"constant {name} in the file is damaged")
+        return tensor
+
+    def constant(number: int, dtype: dtypes.dtype) -> Any:
         saved = graph_json["constants"][number]
         name, shape = saved["tensor"], saved["shape"]
-        tensor = file.get_tensor(name)
-        if _digest(_bytes(tensor)) != digests[name]:
-            raise _refused(path, f"constant {name} in the file is damaged")
+        if name is None:
+            return ELSEWHERE
+        tensor = intact(name)
         if dtype is dtypes.int4 and tensor.dtype is torch.uint8:
             tensor = storage.unpack_int4(tensor, shape)
         if list(tensor.shape) != shape or tensor.dtype is not storage.TORCH_TYPES[dtype]:
@@ -202,7 +205,12 @@ def _load(
 
     graph = graph_from_json(graph_json, where, constant)
     verify(graph, "loading")
-    prepared = TORCH.load(graph, where)
+    numbered = {saved["tensor"] for saved in graph_json["constants"]}
+    parts = {name: intact(name).clone() for name in digests if name not in numbered}
+    try:
+        prepared = backend.load(graph, where, program["described"], parts)
+    except TripyException as error:
+        raise _refused(path, f"{error.summary}") from error
     parameters = [
         inspect.Parameter(name, getattr(inspect._ParameterKind, kind))
         for name, kind in program["parameters"]
@@ -214,6 +222,7 @@ def _load(
         {name: structure_from_json(s) for name, s in program["arguments"].items()},
         {name: _info_from_json(info) for name, info in program["inputs"].items()},
         structure_from_json(program["result"]),
-        backend=f"torch on {where}: as saved in {os.path.basename(path)}",
+        backend_name=backend.name,
+        backend=f"{backend.name} on {where}: as saved in {os.path.basename(path)}",
         compile_seconds=time.perf_counter() - start,
     )

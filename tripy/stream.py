@@ -10,7 +10,7 @@ import torch
 
 from tripy import config
 from tripy.backends.torch import storage
-from tripy.device import device
+from tripy.device import device, require_device
 from tripy.errors import TripyException
 
 
@@ -30,7 +30,11 @@ class Stream:
 
     def __init__(self, priority: int = 0) -> None:
         if not isinstance(priority, int) or isinstance(priority, bool):
-            raise TripyException("Stream: the priority is not an integer.", got=repr(priority))
+            raise TripyException(
+                "Stream: the priority is not an integer.",
+                got=repr(priority),
+                expected="an int; on a GPU, smaller ones run first",
+            )
         self._torch: Optional[Any] = None
         if config.default_device.kind == "gpu":
             self._torch = torch.cuda.Stream(priority=priority)
@@ -84,4 +88,4 @@ def default_stream(device: device = device("cpu")) -> Stream:  # noqa: B008  (im
         >>> tp.default_stream() == tp.default_stream(tp.device("cpu"))
         True
     """
-    return _default_stream(device)
+    return _default_stream(require_device("default_stream", device))

@@ -31,6 +31,19 @@ def test_causal_attention(length, batch, scale):
     assert (result - wanted).abs().max() < 2e-6
 
 
+def test_causal_attention_with_heads_that_are_shared():
+    def attend(q, k, v):
+        return tp.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    shapes = [(2, 4, 100, 8), (2, 2, 100, 8), (2, 2, 100, 8)]
+    fast = tp.compile(attend, args=[tp.InputInfo(s, tp.float32) for s in shapes], device=CPU)
+    parts = [torch.randn(shape) for shape in shapes]
+    wanted = F.scaled_dot_product_attention(
+        *(t.double() for t in parts), is_causal=True, enable_gqa=True
+    )
+    assert (fast(*map(tp.Tensor, parts)).torch() - wanted).abs().max() < 2e-6
+
+
 def test_other_attention_is_torchs():
     def attend(q, k, mask):
         return tp.scaled_dot_product_attention(q, k, k, mask)

@@ -160,6 +160,24 @@ def test_a_chain_stays_int8(name, count):
 
 
 @needs_onednn
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_scale_of_the_input_beforehand_leaves_the_int8_kernel(transposed, seed):
+    rng = np.random.default_rng(100 + seed)
+    module, x = random_layer(rng, transposed)
+    scale = 2.0 ** rng.integers(-2, 3, module.in_channels)
+    module.pre_quant_scale = tp.Tensor(scale.astype(np.float32))
+    fast = compiled(module, x)
+    assert [n.op for n in fast.graph.nodes()] == ["mul", "quantize", "quantized_convolution"]
+    (row,) = rows(fast)
+    assert row.kernel == (TRANSPOSED if transposed else ONE_DNN) or "as tried" in row.reason
+    # Powers of two: nothing is rounded but by quantize itself.
+    wanted, _ = exact(module, x * scale.reshape(-1, *[1] * (x.ndim - 2)))
+    assert (fast(tp.Tensor(x)).numpy() == wanted).all()
+    assert (module(tp.Tensor(x)).numpy() == wanted).all()
+
+
+@needs_onednn
 @pytest.mark.parametrize("shape", [(10, 1, 1), (1, 10, 1, 1)])
 def test_an_addend_for_each_channel_becomes_the_bias(shape):
     rng = np.random.default_rng(0)

@@ -328,6 +328,20 @@ def test_threads_share_a_program():
     assert not wrong
 
 
+def test_a_weight_computed_at_run_time_in_a_layer_that_rounds_its_result():
+    def run(x, w):
+        x, w = (tp.dequantize(tp.quantize(t, 0.5, tp.int8), 0.5, tp.float32) for t in (x, w))
+        return tp.quantize(tp.relu(x @ tp.transpose(w, 0, 1)), 0.25, tp.int8)
+
+    info = tp.InputInfo((4, 4), tp.float32)
+    fast = tp.compile(run, args=[info, info])
+    (row,) = [r for r in fast.report().rows if r.operation == "quantized_linear"]
+    assert "run time" in row.reason
+    assert row.kernel.endswith("relu → int8")
+    x, w = tp.Tensor(torch.randn(4, 4)), tp.Tensor(torch.randn(4, 4))
+    assert fast(x, w).tolist() == run(x, w).tolist()
+
+
 def test_a_weight_computed_at_run_time_is_reported():
     def run(x, w):
         q = tp.quantize(w, 0.5, tp.int8)

@@ -82,7 +82,7 @@ def test_nothing_is_computed_before_all_arguments_are_checked():
         ({"optimization_level": True}, "optimization level is out of range"),
         ({"optimization_level": 2.0}, "optimization level is out of range"),
         ({"backend": "cuda"}, r"no such backend[\s\S]*'auto', 'torch'"),
-        ({"backend": "tensorrt"}, r"no such backend[\s\S]*no TensorRT backend yet"),
+        ({"backend": "tensorrt"}, r"the backend tensorrt cannot run on cpu"),
         ({"device": "tpu"}, "not a device"),
         ({"device": 3}, "not a device"),
         ({"device": tp.device("gpu:99")}, r"cannot run on gpu:99|not there"),

@@ -10,6 +10,7 @@ from torch.nn import functional
 import tripy as tp
 from tests.helpers import ROUNDING, F, plain, tensor
 from tests.nn.support import refused
+from tripy.dtypes import QUANTIZED_RANGE
 
 FORWARD = (functional.conv1d, functional.conv2d, functional.conv3d)
 BACKWARD = (
@@ -98,6 +99,74 @@ def test_int8(kind, dim, with_input, seed, stored):
     check(layer, tensor(x, tp.float32), q * wide.astype(np.float64), used)
 
 
+def rounded(x, scale, kind):
+    """``quantize``, as float64 holds the small numbers."""
+    quotient = np.float32(x) / np.float32(scale)
+    if kind is tp.float8:
+        return plain(tensor(np.clip(quotient, -448, 448), kind))
+    return np.clip(np.rint(quotient.astype(np.float64)), *QUANTIZED_RANGE[kind])
+
+
+@pytest.mark.parametrize("with_input", [True, False])
+@pytest.mark.parametrize("quant_dtype", [tp.int8, tp.int4, tp.float8])
+@pytest.mark.parametrize("kind", [tp.Conv, tp.ConvTranspose])
+@given(data=st.data(), seed=st.integers(0, 99))
+def test_pre_quant_scale(kind, quant_dtype, with_input, data, seed):
+    plan, random = data.draw(layers(kind)), np.random.default_rng(seed)
+    dtype = plan.dtype
+    layer = kind(
+        plan.in_channels, plan.out_channels, plan.kernel_dims, plan.stride, plan.padding,
+        plan.dilation, plan.groups, plan.bias is not None, dtype, quant_dtype,
+    )  # fmt: skip
+    input_kind = tp.int8 if quant_dtype is tp.int4 else quant_dtype
+    high, input_high = QUANTIZED_RANGE[quant_dtype][1], QUANTIZED_RANGE[input_kind][1]
+    scale = plain(tensor(2 / high, dtype))
+    layer.weight = tensor(random.standard_normal(layer.weight.shape), dtype)
+    layer.weight_scale = tensor(scale, dtype)
+    if layer.bias is not None:
+        layer.bias = tensor(random.standard_normal(layer.out_channels), dtype)
+    sizes = random.integers(5, 8, len(layer.kernel_dims))
+    x = tensor(random.standard_normal((2, layer.in_channels, *sizes)), dtype)
+    layer.pre_quant_scale = tensor(random.uniform(0.5, 2, layer.in_channels), dtype)
+    along = plain(layer.pre_quant_scale).reshape(-1, *[1] * len(sizes))
+    used = plain(tensor(plain(x) * along, dtype))
+    if with_input:
+        step = plain(tensor(2 / input_high, dtype))
+        layer.input_scale = tensor(step, dtype)
+        used = rounded(used, step, input_kind) * step
+    check(layer, x, rounded(plain(layer.weight), scale, quant_dtype) * scale, used)
+
+
+@pytest.mark.parametrize("kind", [tp.Conv, tp.ConvTranspose])
+def test_pre_quant_scale_as_a_parameter(kind):
+    layer = kind(6, 4, (3, 3), groups=2, bias=False, quant_dtype=tp.int8)
+    assert layer.pre_quant_scale is None
+    assert list(layer.state_dict()) == ["weight", "weight_scale"]
+    layer.initialize_dummy_parameters()
+    layer.pre_quant_scale = [2.0] * 6
+    assert "    pre_quant_scale: float32[6]" in str(layer).splitlines()
+    other = kind(6, 4, (3, 3), groups=2, bias=False, quant_dtype=tp.int8)
+    other.load_state_dict(layer.state_dict())
+    assert other.pre_quant_scale.tolist() == [2.0] * 6
+    x = tp.ones((1, 6, 5, 5))
+    assert other(x).tolist() == layer(x).tolist()
+    layer.pre_quant_scale = None
+    assert other(x).tolist() == (layer(x) * 2).tolist()
+    for shape in ((), (4,), (3,), (6, 1, 1)):
+        scale = tp.ones(shape)
+        with refused(f"{kind.__name__}.pre_quant_scale: the shape does not fit", "(6,)"):
+            layer.pre_quant_scale = scale
+    with refused("pre_quant_scale: the data type"):
+        layer.pre_quant_scale = tp.ones((6,), dtype=tp.float16)
+    with refused("pre_quant_scale: a scale is not usable"):
+        layer.pre_quant_scale = [1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
+    unquantized = kind(6, 4, (3, 3), groups=2)
+    unquantized.initialize_dummy_parameters()
+    state = {**unquantized.state_dict(), "pre_quant_scale": tp.ones((6,))}
+    with refused("pre_quant_scale: unexpected"):
+        unquantized.load_state_dict(state)
+
+
 def test_scales_along_the_summed_dimension():
     conv = tp.Conv(3, 4, (3,), quant_dtype=tp.int8, weight_quant_dim=1)
     transposed = tp.ConvTranspose(3, 4, (3,), quant_dtype=tp.int8, weight_quant_dim=0)
@@ -142,6 +211,9 @@ def test_inputs_that_do_not_fit():
         conv(small)
     with refused("conv_transpose: the padding cuts off all"):
         transposed(small)
+    with refused("conv_transpose: the padding cuts off all"):
+        transposed(tp.ones((1, 3, 4, 5)))  # As much as there is.
+    assert transposed(tp.ones((1, 3, 5, 5))).shape == (1, 4, 1, 1)
     with refused("Conv: the input's data type", "float16"):
         conv(half)
 

@@ -23,6 +23,8 @@ def test_allclose_tolerances():
     x, y = tensor([1.0, 100.0], tp.float32), tensor([1.5, 100.0], tp.float32)
     assert not tp.allclose(x, y)
     assert tp.allclose(x, y, atol=0.5)
+    assert tp.allclose(x, y, rtol=0.0, atol=0.5)  # The tolerance itself is close.
+    assert not tp.allclose(x, y, rtol=0.0, atol=0.4999)
     assert tp.allclose(x, y, rtol=0.34)
     assert not tp.allclose(x, y, rtol=0.3)
 
@@ -55,10 +57,10 @@ def test_nan_is_not_equal_to_itself():
 def test_other_types_are_refused(dtype):
     x = tensor([0, 1], dtype)
     if dtype not in types_of("F"):
-        with raises("allclose: the data type is not supported"):
+        with raises("allclose: input has an unsupported data type"):
             tp.allclose(x, x)
     if dtype not in types_of("F i8 I b"):
-        with raises("equal: the data type is not supported"):
+        with raises("equal: input has an unsupported data type"):
             tp.equal(x, x)
 
 

@@ -239,7 +239,7 @@ def test_where_and_masked_fill_refuse():
         tp.where(x, x, x)
     with raises("masked_fill: the value is a tensor"):
         tp.masked_fill(x, mask, x)
-    with raises("masked_fill: an argument is neither"):
+    with raises("masked_fill: value is not a number"):
         tp.masked_fill(x, mask, "a")
     with raises("masked_fill: mask is not a tensor"):
         tp.masked_fill(x, [True, False], 0.0)

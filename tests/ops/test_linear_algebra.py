@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tripy as tp
-from tests.helpers import F, check, raises, randn, tensor
+from tests.helpers import F, check, raises, randn, tensor, where
 
 
 def test_vectors(rng):
@@ -37,6 +37,17 @@ def test_products_refuse():
 
 def _attention_inputs(heads=2, groups=1, length=3, size=4):
     return tp.ones((1, heads * groups, length, size)), tp.ones((1, heads, length, size))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 3)])
+def test_attention_masks_of_any_rank(shape):
+    q, k = _attention_inputs()
+    attention = tp.scaled_dot_product_attention
+    for mask in (tp.zeros(shape), tp.ones(shape, dtype=tp.bool)):
+        assert tp.allclose(attention(q, k, k, mask), attention(q, k, k))
+        info = tp.InputInfo(q.shape, tp.float32), tp.InputInfo(shape, mask.dtype)
+        fast = tp.compile(lambda q, mask: attention(q, q, q, mask), args=info, device=where())
+        assert tp.allclose(fast(q, mask), attention(q, k, k))
 
 
 def test_attention_refuses():

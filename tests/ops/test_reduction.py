@@ -115,6 +115,12 @@ def test_sums_of_16_bit_numbers_are_summed_in_32_bits():
     check(tp.sum, tensor(np.ones(1024), tp.bfloat16), reference=[np.array(1024.0)])
 
 
+def test_products_of_16_bit_numbers_are_rounded_once():
+    """Each row's product leaves float16's range, the product of both does not."""
+    x = tensor([[300.0, 300.0], [2.0**-8, 2.0**-8]], tp.float16)
+    check(tp.prod, x, reference=[np.array(90000 / 65536)])
+
+
 def test_sums_of_integers_wrap():
     x = tensor([2**31 - 1, 1], tp.int32)
     check(tp.sum, x, reference=[np.array(-(2**31))])

@@ -9,7 +9,7 @@ from tests.passes.support import info, operations
 from tripy.backends.torch import backend
 from tripy.graph import Graph, Value, make_node
 from tripy.graph.verifier import InvalidGraph, verify
-from tripy.passes import Rule, apply_rules
+from tripy.passes import Rule, apply_rules, pipeline
 from tripy.passes.rewrite import EndlessRewrite, any_value, constant, op
 
 CPU = tp.device("cpu")
@@ -167,7 +167,7 @@ def _renamed(match, name, **attrs):
 @pytest.mark.parametrize("wrong", WRONG)
 def test_the_verifier_catches_a_wrong_rewrite(monkeypatch, wrong):
     rule = Rule("wrong", op("relu", op("add", any_value("x"), any_value("y"))), WRONG[wrong])
-    passes = [("a wrong pass", backend._rules([rule]))]
+    passes = [("a wrong pass", pipeline.rules([rule]))]
     monkeypatch.setattr(backend, "PASSES", (*backend.PASSES[:2], *passes))
     with pytest.raises(InvalidGraph, match="after a wrong pass"):
         relu_of_a_sum()
@@ -178,7 +178,7 @@ def test_the_verifier_catches_a_value_that_nothing_makes(monkeypatch):
         return match.make("relu", [Value(tp.float32, (2, 3), CPU)])
 
     rule = Rule("wrong", op("relu", op("add", any_value("x"), any_value("y"))), orphan)
-    monkeypatch.setattr(backend, "PASSES", (("a wrong pass", backend._rules([rule])),))
+    monkeypatch.setattr(backend, "PASSES", (("a wrong pass", pipeline.rules([rule])),))
     with pytest.raises(InvalidGraph, match="which nothing makes"):
         relu_of_a_sum()
 
@@ -186,7 +186,7 @@ def test_the_verifier_catches_a_value_that_nothing_makes(monkeypatch):
 def test_a_wrong_meaning_is_caught_by_comparison_with_eager_code(monkeypatch):
     """What no verifier sees: types and shapes fit, values do not."""
     rule = Rule("wrong", op("relu", any_value("x")), swap("neg"))
-    monkeypatch.setattr(backend, "PASSES", (("a wrong pass", backend._rules([rule])),))
+    monkeypatch.setattr(backend, "PASSES", (("a wrong pass", pipeline.rules([rule])),))
     fast = relu_of_a_sum()
     assert operations(fast) == ["add", "neg"]
     assert fast(tp.ones((2, 3))).tolist() != tp.relu(tp.ones((2, 3)) + 1.0).tolist()

@@ -16,7 +16,7 @@ import tripy as tp
 from tests.compiler.support import numbers
 from tests.helpers import raises
 from tests.saving.support import info, model
-from tripy import saving
+from tripy.files import digest
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def altered(content, path, change):
     program = json.loads(metadata["program"])
     change(program, tensors, metadata)
     metadata["program"] = json.dumps(program)
-    metadata["program_digest"] = saving._digest(metadata["program"].encode())
+    metadata["program_digest"] = digest(metadata["program"].encode())
     safetensors.torch.save_file(tensors, path, metadata)
 
 

@@ -69,6 +69,14 @@ def test_what_sizes_have_to_obey(tmp_path):
         loaded(numbers(2, 3), numbers(4, 2))
 
 
+def test_which_size_has_to_be_the_larger_one(tmp_path):
+    fast = tp.compile(lambda x: tp.topk(x, 3, 0)[0], args=[info((1, 4, 5))])
+    loaded = again(fast, tmp_path, numbers(5))
+    assert len(loaded(numbers(3)).tolist()) == 3
+    with raises("k is larger than the dimension", "tp.topk(x, 3, 0)"):
+        loaded(numbers(2))
+
+
 def test_nested_arguments_and_results(tmp_path):
     def use(data, *rest, scale, **more):
         return (data["a"][0] * scale, {"b": [rest[0] + rest[1], more["z"]], 3: data["n"][2]})

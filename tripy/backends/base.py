@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from tripy.device import device
+from tripy.errors import TripyException
 from tripy.graph import Graph, Value
 
 
@@ -28,6 +29,20 @@ class ReportRow(NamedTuple):
     weight_bytes: int
 
 
+class LayerInfo(NamedTuple):
+    """One layer of a program.
+
+    Attributes:
+        name: Its name.
+        kind: What it does.
+        detail: The user's line that it comes from, or what the backend tells of it.
+    """
+
+    name: str
+    kind: str
+    detail: str
+
+
 class Program(ABC):
     """A compiled graph, ready to run; safe to call from several threads at once."""
 
@@ -45,7 +60,26 @@ class Program(ABC):
 
     @abstractmethod
     def constant(self, value: Value) -> Any:
-        """A constant of that graph as a torch tensor, laid out as its type and shape say."""
+        """A constant of that graph as a torch tensor, laid out as its type and shape say.
+
+        None where it is in what ``saved_parts`` gives.
+        """
+
+    @abstractmethod
+    def layers(self) -> list[LayerInfo]:
+        """What runs, in order."""
+
+    def require_usable(self) -> None:
+        """Raise a TripyException if the program cannot run on this machine."""
+        return
+
+    def saved_parts(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a saved file holds beside the graph: JSON data, and torch tensors by name."""
+        return {}, {}
+
+    def serialized_engine(self) -> Optional[bytes]:
+        """The TensorRT engine; None of a program that has none."""
+        return None
 
 
 class AbstractBackend(ABC):
@@ -57,10 +91,29 @@ class AbstractBackend(ABC):
     def unusable(self, where: device) -> Optional[str]:
         """Why the backend cannot run on a device; None if it can."""
 
-    @abstractmethod
-    def compile(self, graph: Graph, where: device, optimization_level: int) -> Program:
-        """Rewrite a graph (its nodes are the backend's to change) and prepare it to run."""
+    def check_target(self, target: Any) -> None:
+        """Raise a TripyException if programs cannot be made for hardware that is not there."""
+        raise TripyException(
+            f"compile: the backend {self.name} does not compile ahead of time.",
+            got=f"target={target!r}",
+            expected='backend="tensorrt"',
+        )
 
     @abstractmethod
-    def load(self, graph: Graph, where: device) -> Program:
-        """Prepare a graph from a saved file, which has been rewritten already."""
+    def compile(
+        self, graph: Graph, where: device, optimization_level: int, target: Any = None
+    ) -> Program:
+        """Rewrite a graph (its nodes are the backend's to change) and prepare it to run.
+
+        ``target`` names hardware that is not there; only some backends can compile for it.
+        """
+
+    @abstractmethod
+    def load(
+        self, graph: Graph, where: device, described: Mapping[str, Any], tensors: Mapping[str, Any]
+    ) -> Program:
+        """Prepare a graph from a saved file, with what the program's ``saved_parts`` gave.
+
+        Raises:
+            TripyException: If it cannot run there; the summary says why.
+        """

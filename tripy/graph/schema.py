@@ -9,7 +9,8 @@ A schema is written as a signature and a shape function::
 
 In the signature, ``T`` is a type variable: all inputs that name it have the same data type, one of
 those given. ``name: T?`` may be left out, ``names: T*`` stands for any number of inputs. An output
-is a type variable, a data type's name, or ``@attribute`` for a type given as an attribute.
+is a type variable, a data type's name, or ``@attribute`` for a type given as an attribute, whose
+types are listed under its name, as those of a variable are.
 """
 
 from __future__ import annotations
@@ -45,8 +46,7 @@ class Schema(NamedTuple):
         name: The operation.
         inputs: Its inputs, with type variables.
         outputs: Its outputs' types: a variable, a data type's name or ``@attribute``.
-        types: The data types each variable stands for.
-        attributes: For an attribute that is a data type, the types that it may be.
+        types: The data types each variable stands for, and those that an attribute may be.
         infer: ``infer(ctx)`` gives the output's shape, or a list of shapes for several outputs.
         internal: Whether only rewrites make it.
     """
@@ -142,7 +142,8 @@ class Inference:
         if not -rank <= dim < rank:
             raise self.fail(
                 f"{name} is out of range.",
-                got=f"{name}={dim} with {self.describe_inputs()}",
+                got=f"{name}={dim} "
+                + (f"with {self.describe_inputs()}" if self.values else f"for {rank} dimensions"),
                 expected=f"{-rank} <= {name} < {rank}" if rank else "a tensor of rank 1 or more",
             )
         return dim % rank
@@ -234,11 +235,10 @@ def infer_node(
         if value is None:
             continue
         if validate and value.dtype not in schema.types[each.type]:
-            accepted = ", ".join(map(str, schema.types[each.type]))
             raise ctx.fail(
                 f"{each.name} has an unsupported data type.",
                 got=f"{each.name}: {value.type_text}",
-                expected=f"one of {accepted}",
+                expected=dtypes.listed(schema.types[each.type]),
                 hint=f"tp.cast({each.name}, ...)",
             )
         first = bound.setdefault(each.type, (each.name, value.dtype))
@@ -252,6 +252,8 @@ def infer_node(
     if not isinstance(shapes, list):
         shapes = [shapes]
     kinds = schema.outputs * len(shapes) if len(schema.outputs) == 1 else schema.outputs
+    if validate:
+        _check_attributes(ctx, schema)
     types = [
         attrs[kind[1:]]
         if kind.startswith("@")
@@ -259,6 +261,18 @@ def infer_node(
         for kind in kinds
     ]
     return types, shapes, ctx.constraints
+
+
+def _check_attributes(ctx: Inference, schema: Schema) -> None:
+    """Refuse a data type given as an attribute that is not one of those it may be."""
+    for kind in schema.outputs:
+        accepted = schema.types.get(kind[1:]) if kind.startswith("@") else None
+        if accepted is not None and ctx.attrs[kind[1:]] not in accepted:
+            raise ctx.fail(
+                "the data type is not supported.",
+                got=f"{kind[1:]}={ctx.attrs[kind[1:]]}",
+                expected=dtypes.listed(accepted),
+            )
 
 
 def make_node(

@@ -51,8 +51,8 @@ class _Convolution(QuantizedLayer):
         channels[summed] = self.in_channels
         channels[1] //= self.groups
         self._declare_weight(
-            (*channels, *self.kernel_dims), self.out_channels, bias, dtype, quant_dtype,
-            weight_quant_dim, summed,
+            (*channels, *self.kernel_dims), self.in_channels, self.out_channels, bias, dtype,
+            quant_dtype, weight_quant_dim, summed,
         )  # fmt: skip
 
     def _apply(self, op: str, x: Tensor) -> Tensor:
@@ -62,7 +62,8 @@ class _Convolution(QuantizedLayer):
             "stride": self.stride, "padding": self.padding, "dilation": self.dilation,
             "groups": self.groups,
         }  # fmt: skip
-        return apply(op, [self._rounded_input(x), self._rounded_weight(), self.bias], attrs)
+        x = self._rounded_input(x, spatial=len(self.kernel_dims))
+        return apply(op, [x, self._rounded_weight(), self.bias], attrs)
 
 
 class Conv(_Convolution):
@@ -88,6 +89,8 @@ class Conv(_Convolution):
         bias: [out_channels], or None.
         weight_scale: With ``quant_dtype``; 0-D, or of the size of ``weight_quant_dim``.
         input_scale: With ``quant_dtype``; 0-D, or None to quantize the weight only.
+        pre_quant_scale: With ``quant_dtype``; [in_channels], what the input's channels are
+            multiplied with before they are quantized (SmoothQuant, AWQ), or None.
 
     Raises:
         TripyException: For sizes below 1, arguments that do not have one entry a spatial dimension,
@@ -99,6 +102,14 @@ class Conv(_Convolution):
         >>> conv.weight = tp.Tensor([[[1.0, 10.0]]])
         >>> conv(tp.Tensor([[[1.0, 2.0, 3.0]]])).tolist()
         [[[10.0, 21.0, 32.0]]]
+
+        An int8 weight with one scale an output channel, and an int8 input:
+
+        >>> conv = tp.Conv(1, 1, (2,), bias=False, quant_dtype=tp.int8, weight_quant_dim=0)
+        >>> conv.weight, conv.weight_scale = tp.Tensor([[[1.1, 10.2]]]), [1.0]
+        >>> conv.input_scale = 0.5
+        >>> conv(tp.Tensor([[[1.2, 2.0, 3.0]]])).tolist()
+        [[[21.0, 32.0]]]
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -149,6 +160,8 @@ class ConvTranspose(_Convolution):
         bias: [out_channels], or None.
         weight_scale: With ``quant_dtype``; 0-D, or of the size of ``weight_quant_dim``.
         input_scale: With ``quant_dtype``; 0-D, or None to quantize the weight only.
+        pre_quant_scale: With ``quant_dtype``; [in_channels], what the input's channels are
+            multiplied with before they are quantized (SmoothQuant, AWQ), or None.
 
     Raises:
         TripyException: As :class:`Conv`.
@@ -158,6 +171,16 @@ class ConvTranspose(_Convolution):
         >>> conv = tp.ConvTranspose(1, 1, (2,), stride=(2,), bias=False)
         >>> conv.weight = tp.Tensor([[[1.0, 10.0]]])
         >>> conv(tp.Tensor([[[1.0, 2.0]]])).tolist()
+        [[[1.0, 10.0, 2.0, 20.0]]]
+
+        An int8 weight with one scale an output channel, and an int8 input:
+
+        >>> conv = tp.ConvTranspose(
+        ...     1, 1, (2,), stride=(2,), bias=False, quant_dtype=tp.int8, weight_quant_dim=1
+        ... )
+        >>> conv.weight, conv.weight_scale = tp.Tensor([[[1.1, 10.2]]]), [1.0]
+        >>> conv.input_scale = 0.5
+        >>> conv(tp.Tensor([[[1.2, 2.0]]])).tolist()
         [[[1.0, 10.0, 2.0, 20.0]]]
     """
 

@@ -6,7 +6,6 @@ from typing import Optional
 
 from tripy import dtypes, ops
 from tripy.nn import checks
-from tripy.nn.parameter import Declaration, Parameter
 from tripy.nn.quantized import QuantizedLayer
 from tripy.tensor import Tensor
 
@@ -61,8 +60,6 @@ class Linear(QuantizedLayer):
         [[6.0, 10.0]]
     """
 
-    pre_quant_scale: Optional[Parameter]
-
     def __init__(
         self,
         in_features: int,
@@ -75,12 +72,9 @@ class Linear(QuantizedLayer):
         self.in_features = checks.size("Linear", in_features, "in_features")
         self.out_features = checks.size("Linear", out_features, "out_features")
         self._declare_weight(
-            (self.out_features, self.in_features), self.out_features, bias, dtype, quant_dtype,
-            weight_quant_dim, summed=1,
+            (self.out_features, self.in_features), self.in_features, self.out_features, bias,
+            dtype, quant_dtype, weight_quant_dim, summed=1,
         )  # fmt: skip
-        if quant_dtype is not None:
-            pre = Declaration((self.in_features,), (dtype,), required=False, is_scale=True)
-            self._declare("pre_quant_scale", pre, present=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer.
@@ -102,7 +96,5 @@ class Linear(QuantizedLayer):
             (4, 2)
         """
         checks.layer_input("Linear", x, self.dtype, -1, self.in_features)
-        if self.quant_dtype is not None and self.pre_quant_scale is not None:
-            x = x * self.pre_quant_scale
         result = self._rounded_input(x) @ ops.transpose(self._rounded_weight(), 0, 1)
         return result if self.bias is None else result + self.bias

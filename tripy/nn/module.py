@@ -246,6 +246,12 @@ class Module:
             >>> linear.load_state_dict({"weight": tp.ones((1, 2)), "bias": tp.zeros((1,))})
             (set(), set())
         """
+        if not isinstance(state_dict, Mapping):
+            raise TripyException(
+                "load_state_dict: the state is not a dict.",
+                got=f"{state_dict!r:.80} of type {type(state_dict).__name__}",
+                expected="a dict from dotted names to tensors, as state_dict() gives it",
+            )
         slots = self._tree()
         expected = [name for name, slot in slots.items() if slot.value is not None]
         known = {n for n, s in slots.items() if s.value is not None or s.declaration.loads}  # type: ignore[union-attr]

@@ -25,10 +25,12 @@ class QuantizedLayer(Module):
     bias: Optional[Parameter]
     weight_scale: Parameter
     input_scale: Optional[Parameter]
+    pre_quant_scale: Optional[Parameter]
 
     def _declare_weight(
         self,
         shape: tuple[int, ...],
+        inputs: int,
         bias: int,
         has_bias: bool,
         dtype: dtypes.dtype,
@@ -38,7 +40,8 @@ class QuantizedLayer(Module):
     ) -> None:
         """Declare weight and bias, and the scales if there is a ``quant_dtype``.
 
-        ``summed`` is the dimension of the weight that the layer sums over.
+        ``inputs`` is the number of the input's features or channels; ``summed`` the dimension of
+        the weight that the layer sums over.
         """
         layer = type(self).__name__
         self.dtype = checks.floating(layer, dtype)
@@ -55,6 +58,8 @@ class QuantizedLayer(Module):
         if quant_dtype is not None:
             self._declare("weight_scale", self._weight_scale(shape))
             self._declare("input_scale", self._input_scale(summed), present=False)
+            pre = Declaration((inputs,), (dtype,), required=False, is_scale=True)
+            self._declare("pre_quant_scale", pre, present=False)
 
     def _weight_scale(self, shape: tuple[int, ...]) -> Declaration:
         if self.weight_quant_dim is not None:
@@ -94,10 +99,17 @@ class QuantizedLayer(Module):
         small = ops.quantize(weight, scale, self.quant_dtype, dim)
         return ops.dequantize(small, scale, self.dtype, dim)
 
-    def _rounded_input(self, x: Tensor) -> Tensor:
-        """The input as the layer computes with it."""
+    def _rounded_input(self, x: Tensor, spatial: int = 0) -> Tensor:
+        """The input as the layer computes with it; ``spatial`` dimensions follow its channels."""
         kind = self._input_dtype()
-        if kind is None or self.input_scale is None:
+        if kind is None:
+            return x
+        if self.pre_quant_scale is not None:
+            scale: Tensor = self.pre_quant_scale
+            if spatial:
+                scale = ops.reshape(scale, (-1, *[1] * spatial))
+            x = x * scale
+        if self.input_scale is None:
             return x
         return ops.dequantize(ops.quantize(x, self.input_scale, kind), self.input_scale, self.dtype)
 

@@ -19,7 +19,7 @@ def tensor(op: str, value: Any, name: str = "input") -> Tensor:
         f"{op}: {name} is not a tensor.",
         got=f"{name}={_short(value)} of type {type(value).__name__}",
         expected="a tripy.Tensor",
-        hint=f"tp.Tensor({name})",
+        hint=f"tp.Tensor({name.removeprefix('the ')})",
     )
 
 
@@ -30,7 +30,7 @@ def tensor_of(op: str, value: Any, accepted: Sequence[dtypes.dtype], name: str =
     raise TripyException(
         f"{op}: {name} has an unsupported data type.",
         got=f"{name}: {value._value.type_text}",
-        expected="one of " + ", ".join(map(str, accepted)),
+        expected=dtypes.listed(accepted),
         hint=f"tp.cast({name}, ...)",
         tensors=[(name, value)],
     )
@@ -106,9 +106,11 @@ def dim(op: str, value: Any, rank: int, name: str = "dim") -> int:
 
 def fitting(op: str, value: Any, kind: dtypes.dtype) -> Any:
     """A number that all elements of a data type can be."""
-    is_whole = hasattr(value, "__index__") and not isinstance(value, Tensor)
-    if not is_whole:
-        value = float(number(op, value, "value"))
+    if isinstance(value, bool):
+        value = int(value)
+    whole = size_of(value)
+    is_whole = isinstance(whole, int)
+    value = whole if is_whole else float(number(op, value, "value"))
     if not dtypes.holds(kind, value) or (issubclass(kind, dtypes.integer) and not is_whole):
         raise TripyException(
             f"{op}: the value does not fit the data type.",
@@ -139,7 +141,10 @@ def number(op: str, value: Any, name: str) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
     if hasattr(value, "__float__") and not isinstance(value, (Tensor, bool)):
-        return float(value)
+        try:
+            return float(value)
+        except (TypeError, ValueError):  # An array of several elements, or a class.
+            pass
     raise TripyException(
         f"{op}: {name} is not a number.", got=f"{name}={_short(value)}", expected="an int or float"
     )
@@ -147,7 +152,7 @@ def number(op: str, value: Any, name: str) -> float:
 
 def choice(op: str, value: Any, name: str, accepted: Sequence[Any]) -> Any:
     """One of a few values."""
-    if any(value == each and type(value) is type(each) for each in accepted):
+    if any(type(value) is type(each) and value == each for each in accepted):
         return value
     raise TripyException(
         f"{op}: {name} is not one of its values.",

@@ -12,8 +12,8 @@ from tripy.tensor import Tensor
 def _checked(op: str, input: Tensor, other: Tensor, accepted: tuple) -> None:
     arguments.tensor(op, input)
     arguments.tensor(op, other, "other")
-    for tensor in (input, other):
-        arguments.dtype(op, tensor.dtype, accepted)
+    for tensor, name in ((input, "input"), (other, "other")):
+        arguments.tensor_of(op, tensor, accepted, name)
     if input.dtype is not other.dtype or input.device != other.device:
         raise TripyException(
             f"{op}: the tensors differ in data type or device.",

@@ -76,7 +76,7 @@ def full_like(
         [0.5, 0.5]
     """
     arguments.tensor("full_like", input)
-    return _filled("full_like", None, value, dtype or input.dtype, input)
+    return _filled("full_like", None, value, input.dtype if dtype is None else dtype, input)
 
 
 def ones(shape: ShapeLike, dtype: dtypes.dtype = dtypes.float32) -> Tensor:
@@ -131,7 +131,7 @@ def ones_like(input: Tensor, dtype: Optional[dtypes.dtype] = None) -> Tensor:
         [1.0, 1.0]
     """
     arguments.tensor("ones_like", input)
-    return _filled("ones_like", None, 1, dtype or input.dtype, input)
+    return _filled("ones_like", None, 1, input.dtype if dtype is None else dtype, input)
 
 
 def zeros_like(input: Tensor, dtype: Optional[dtypes.dtype] = None) -> Tensor:
@@ -150,7 +150,7 @@ def zeros_like(input: Tensor, dtype: Optional[dtypes.dtype] = None) -> Tensor:
         [0.0, 0.0]
     """
     arguments.tensor("zeros_like", input)
-    return _filled("zeros_like", None, 0, dtype or input.dtype, input)
+    return _filled("zeros_like", None, 0, input.dtype if dtype is None else dtype, input)
 
 
 def _range(
@@ -212,7 +212,8 @@ def iota_like(input: Tensor, dim: int = 0, dtype: Optional[dtypes.dtype] = None)
     """
     arguments.tensor("iota_like", input)
     dim = arguments.integer("iota_like", dim, "dim")
-    return _range("iota_like", input._value.shape, dim, dtype or input.dtype, like=input)
+    kind = input.dtype if dtype is None else dtype
+    return _range("iota_like", input._value.shape, dim, kind, like=input)
 
 
 def arange(

@@ -88,7 +88,7 @@ def split(
     dim = arguments.dim("split", dim, rank)
     size = input._value.shape[dim]
     if isinstance(num_split_or_sizes, (list, tuple)):
-        sizes = arguments.new_shape("split", num_split_or_sizes)
+        sizes = arguments.new_shape("split", num_split_or_sizes, "num_split_or_sizes")
     else:
         count = arguments.integer("split", num_split_or_sizes, "num_split_or_sizes")
         chunk = dims.floordiv(size + count - 1, count) if count > 0 else 0

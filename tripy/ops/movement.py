@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Union
 
-from tripy.device import device
+from tripy.device import device, require_device
 from tripy.errors import TripyException
 from tripy.graph import dims
 from tripy.graph.operations.movement import NOT_F8
@@ -250,7 +250,5 @@ def copy(input: Tensor, device: device) -> Tensor:
         [1.0, 1.0]
     """
     arguments.tensor("copy", input)
-    if not hasattr(device, "kind"):
-        raise TripyException("copy: this is not a device.", got=repr(device),
-                             expected='a tp.device', hint='tp.device("cpu")')  # fmt: skip
+    require_device("copy", device)
     return apply("copy", [input], {"where": device}, device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Number
 from typing import Any
 
+from tripy import dtypes
 from tripy.device import CPU
 from tripy.errors import TripyException
 from tripy.ops import arguments
@@ -87,7 +88,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: float) -> Tensor:
         >>> tp.masked_fill(tp.ones((2,)), tp.Tensor([True, False]), -5.0).tolist()
         [-5.0, 1.0]
     """
-    arguments.tensor("masked_fill", mask, "mask")
+    arguments.tensor_of("masked_fill", mask, (dtypes.bool,), "mask")
     arguments.tensor("masked_fill", input)
     if isinstance(value, Tensor):
         raise TripyException(
@@ -96,14 +97,20 @@ def masked_fill(input: Tensor, mask: Tensor, value: float) -> Tensor:
             expected="a Python number",
             hint="tp.where(mask, value, input)",
         )
-    return apply("where", [mask, _filler("masked_fill", value, input), input])
+    return apply("where", [mask, _filler("masked_fill", value, input, "value"), input])
 
 
-def _filler(op: str, value: Any, like: Tensor) -> Tensor:
+def _filler(op: str, value: Any, like: Tensor, name: str) -> Tensor:
     number = scalar(op, value, like)
     if number is NotImplemented:
-        raise TripyException(f"{op}: an argument is neither a tensor nor a number.",
-                             got=f"{value!r}")  # fmt: skip
+        only_number = op == "masked_fill"
+        what = "not a number" if only_number else "neither a tensor nor a number"
+        raise TripyException(
+            f"{op}: {name} is {what}.",
+            got=f"{name}={value!r:.80} of type {type(value).__name__}",
+            expected=("" if only_number else "a tripy.Tensor, or ") + "an int, a float or a bool",
+            tensors=[("the tensor", like)],
+        )
     return number
 
 
@@ -117,7 +124,7 @@ def _operands(op: str, **operands: Any) -> list[Tensor]:
             expected="a tensor for at least one of them",
         )
     if not isinstance(left, Tensor):
-        left = _filler(op, left, right)
+        left = _filler(op, left, right, left_name)
     elif not isinstance(right, Tensor):
-        right = _filler(op, right, left)
+        right = _filler(op, right, left, right_name)
     return [sizes_as(left, right), sizes_as(right, left)]

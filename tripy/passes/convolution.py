@@ -3,6 +3,10 @@
 ``convolution(dequantize(q_x), dequantize(q_w), bias) [→ activation] [→ quantize]``, and the same
 with ``conv_transpose``, becomes one ``quantized_convolution`` node, built up a step at a time.
 Between two of them with an activation, the tensor stays quantized and is never floating point.
+
+A residual block's end is one node too: ``quantize(relu(convolution + dequantize(q_r)))``, whose
+residual is int8 as its result is. A layer that follows, and quantizes with the same scale what was
+dequantized for the residual, takes the int8 tensor itself.
 """
 
 from __future__ import annotations
@@ -92,6 +96,41 @@ def _requantize(match: Match) -> Optional[Node]:
     return _rebuilt(match, 5, scale, dtype=dtype)
 
 
+def _residual(match: Match) -> Optional[Node]:
+    """All at once, since only from int8 to int8 is there anything to gain: see cpu_conv.py."""
+    node, residual, scale = (
+        match.node["quantized_convolution"], match.value["residual"], match.value["residual_scale"],
+    )  # fmt: skip
+    if node.attrs["activation"] or node.attrs["transposed"] or match.value["out_scale"] is not None:
+        return None
+    if match.value["x_scale"] is None or match.value["scale"].rank or scale.rank:
+        return None
+    kinds = {residual.dtype, match.value["x"].dtype, match.root.attrs["dtype"]}
+    if kinds != {dtypes.int8} or node.output.dtype is not dtypes.float32:
+        return None
+    if residual.shape != node.output.shape:
+        return None
+    inputs = [match.value[name] for name in _INPUTS]
+    inputs[5] = match.value["scale"]
+    attrs = {
+        **node.attrs, "dtype": dtypes.int8, "activation": "relu" if "relu" in match.node else None,
+    }  # fmt: skip
+    return match.make("quantized_convolution", [*inputs, residual, scale], **attrs)
+
+
+def _quantized_before(match: Match) -> Optional[Node]:
+    """``quantize(dequantize(q, s), s)`` is q: rounding moves ``q * s / s`` by less than a half."""
+    q, scale, again = match.value["q"], match.value["scale"], match.value["again"]
+    if q.node is None or len(q.node.outputs) > 1 or q.dtype is not dtypes.int8 or scale.rank:
+        return None
+    if match.root.attrs["dtype"] is not dtypes.int8 or scale.dtype is not dtypes.float32:
+        return None
+    # Within these bounds the product neither overflows nor loses digits.
+    if again.rank or float(scale.data) != float(again.data) or not 1e-30 < scale.data < 1e30:
+        return None
+    return q.node
+
+
 _WEIGHT = op("dequantize", any_value("w"), any_value("w_scale"), name="dequantize_w", shared=True)
 _INPUT = op("dequantize", any_value("x"), any_value("x_scale"), name="dequantize_x", shared=True)
 _QUANTIZED = op(
@@ -100,6 +139,11 @@ _QUANTIZED = op(
     name="quantized_convolution",
 )
 _BIAS = any_value("bias", optional=True)
+_RESIDUAL = op(
+    "dequantize", any_value("residual"), any_value("residual_scale"), name="dequantize_residual",
+    shared=True, dim=None,
+)  # fmt: skip
+_SUM = op("add", _QUANTIZED, _RESIDUAL)
 
 CONVOLUTION_RULES = (
     *(
@@ -110,10 +154,24 @@ CONVOLUTION_RULES = (
             Rule(f"weight-only {kind}", op(kind, any_value("x"), _WEIGHT, _BIAS), _weight_only),
         )
     ),
+    *(
+        Rule("residual", op("quantize", total, any_value("scale"), dim=None), _residual)
+        for total in (_SUM, op("relu", _SUM))
+    ),
     Rule("convolution bias", op("add", _QUANTIZED, constant("added")), _bias),
     *(
         Rule(f"convolution {name}", op(name, _QUANTIZED), _activation)
         for name in ("relu", "silu", "gelu")
+    ),
+    Rule(
+        "quantized before",
+        op(
+            "quantize",
+            op("dequantize", any_value("q"), constant("scale"), shared=True, dim=None),
+            constant("again"),
+            dim=None,
+        ),
+        _quantized_before,
     ),
     Rule("requantize", op("quantize", _QUANTIZED, any_value("scale"), dim=None), _requantize),
 )

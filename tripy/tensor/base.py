@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Optional, Union
 
 from tripy import config, dtypes
 from tripy.backends.torch import eager, storage
-from tripy.device import device
+from tripy.device import device, require_device
 from tripy.device import device as Device
 from tripy.errors import Location, TripyException, user_location
 from tripy.graph import Value
@@ -35,7 +35,7 @@ _trace = _TraceState()
 
 
 @contextmanager
-def tracing(where: Device):
+def tracing(where: Device) -> Iterator[None]:
     """Inside it, ``Tensor.shape`` gives DimensionSizes, and new tensors live on a device."""
     before = _trace.active, _trace.device
     _trace.active, _trace.device = True, where
@@ -50,12 +50,21 @@ def current_device() -> Device:
     return _trace.device or config.default_device
 
 
+# What numpy has without another package; int4 is held as int8.
+_IN_NUMPY = tuple(t for t in dtypes.ALL if t not in (dtypes.bfloat16, dtypes.float8))
+
+
+class NotShared(TripyException, BufferError, ValueError):
+    """For other libraries, what DLPack (BufferError) and numpy (ValueError) ask for here."""
+
+
 class Tensor(Operators):
     """An array of one data type on one device, computed when its values are needed.
 
     Args:
         data: A number, a (nested) list of numbers, or anything with ``__dlpack__``: a torch, numpy,
-            CuPy or JAX array. Memory is shared where layout and device allow it.
+            CuPy or JAX array. Memory is shared where layout and device allow it; numpy arrays that
+            are read-only, or have negative strides, are copied.
         dtype: Data type; by default bool, int32 (int64 for numbers that need it) or float32 for
             Python data, and the array's own type otherwise.
         device: Where the tensor lives; by default where ``data`` lives, and
@@ -96,6 +105,16 @@ class Tensor(Operators):
                 if data is not None
                 else None,
             )
+        known = isinstance(dtype, dtypes.dtype) and dtype in dtypes.ALL
+        if dtype is not None and not known:
+            raise TripyException(
+                "Tensor: this is not a data type.",
+                got=f"dtype={dtype!r:.80}",
+                expected=", ".join(f"tp.{kind}" for kind in dtypes.ALL),
+                hint=f"dtype=tp.{dtype}" if str(dtype) in dtypes.BY_NAME else None,
+            )
+        if device is not None:
+            require_device("Tensor", device)
         array, kind = storage.from_data(data, dtype, device, current_device())
         self._adopt(
             Value(
@@ -207,18 +226,37 @@ class Tensor(Operators):
         return _data(self)
 
     def __dlpack__(self, **kwargs: Any) -> Any:
+        """A capsule, by DLPack's ``stream``, ``max_version``, ``dl_device`` and ``copy``."""
         if self.dtype is dtypes.int4:
-            raise TripyException(
+            raise NotShared(
                 "int4 has no DLPack form.",
                 got=self._value.type_text,
                 expected="any other data type",
                 hint="tp.cast(tensor, tp.int32)",
                 tensors=[("the tensor", self)],
             )
-        return _exported(self).__dlpack__(**kwargs)
+        data = _exported(self)
+        try:
+            return data.__dlpack__(**kwargs)
+        except Exception as error:  # torch has several, assertions among them.
+            raise NotShared(
+                "The tensor cannot be exported in this way.",
+                got=", ".join(f"{k}={v!r}" for k, v in kwargs.items()) + f": {error!s:.200}",
+                expected=f"a consumer on {self.device}, with a stream only on a GPU",
+                tensors=[("the tensor", self)],
+            ) from error
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         array = self.numpy()
+        is_shared = self.device.kind == "cpu" and self.dtype in _IN_NUMPY
+        if copy is False and not (is_shared and (dtype is None or array.dtype == dtype)):
+            raise NotShared(
+                "numpy cannot share the tensor's memory.",
+                got=f"{self._value.type_text} on {self.device}, copy=False",
+                expected="a tensor on the CPU of a data type that numpy has, and no other dtype",
+                hint="copy=None, or tensor.numpy()",
+                tensors=[("the tensor", self)],
+            )
         if dtype is not None and array.dtype != dtype:
             return array.astype(dtype)
         return array.copy() if copy else array

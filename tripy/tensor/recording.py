@@ -113,7 +113,7 @@ def scalar(op: str, number: Any, like: Tensor) -> Any:
             f"{op}: the number does not fit the tensor's data type.",
             got=f"{number!r} with a tensor of {kind}",
             expected="a bool for bool, an int for integers, any number for floating point",
-            hint=f"tp.cast(tensor, tp.float32) {op} {number!r}",
+            hint=_other_type(number, kind),
             tensors=[("the tensor", like)],
         )
     plain: Any = bool if is_bool else float if is_float else int
@@ -126,10 +126,20 @@ def scalar(op: str, number: Any, like: Tensor) -> Any:
             hint="tp.cast(tensor, ...) to a larger type",
             tensors=[("the tensor", like)],
         )
+    if kind in dtypes.FLOAT_END:
+        number = float(number)  # Ints may be larger than any that torch has.
     where = like._value.device
     value = Value(kind, (), where, data=storage.scalar(number, kind, where))
     value.location = user_location()
     return Tensor._from_value(value)
+
+
+def _other_type(number: Any, kind: Any) -> str:
+    """What to try where a number does not fit a tensor's type."""
+    if kind is dtypes.bool and number in (0, 1):
+        return f"{bool(number)}, or tp.cast(tensor, tp.int32)"
+    whole = kind is not dtypes.bool and number == number // 1
+    return (f"{int(number)}, or " if whole else "") + "tp.cast(tensor, tp.float32)"
 
 
 Tensor._apply = staticmethod(apply)

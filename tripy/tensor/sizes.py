@@ -33,11 +33,20 @@ class DimensionSize(Tensor):
     __slots__ = ("_dim", "_name", "_place", "_values")
 
     def __init__(self, data: int, name: Optional[str] = None) -> None:
-        if isinstance(data, bool) or not hasattr(data, "__index__"):
+        size = size_of(data)
+        if not isinstance(size, int):
             raise TripyException(
-                "DimensionSize: the size is not an integer.", got=repr(data), expected="an int"
+                "DimensionSize: the size is not an integer.",
+                got=f"{data!r:.80}",
+                expected="an int whose value is known",
             )
-        self._set(int(data), name)
+        if not dtypes.holds(dtypes.int32, size):
+            raise TripyException(
+                "DimensionSize: the size does not fit int32.",
+                got=f"{size}",
+                expected=dtypes.range_text(dtypes.int32),
+            )
+        self._set(size, name)
 
     def _set(self, dim: dims.Dim, name: Optional[str] = None) -> None:
         self._dim, self._name, self._place = dim, name, user_location()
@@ -98,7 +107,10 @@ class DimensionSize(Tensor):
         left, right = (size, self._dim) if reverse else (self._dim, size)
         if function in (dims.floordiv, dims.mod) and right == 0:
             raise TripyException(
-                "A size was divided by zero.", got=f"{left} // {right}", tensors=[("size", self)]
+                "A size was divided by zero.",
+                got=f"{left} {'//' if function is dims.floordiv else '%'} {right}",
+                expected="a divisor other than 0",
+                tensors=[("size", self)],
             )
         return DimensionSize._of(function(left, right))
 

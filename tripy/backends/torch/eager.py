@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tripy.backends.torch.lowering import EAGER_CHECKS, LOWERINGS
+from tripy.backends.torch.lowering.table import FAILURES, failure
 from tripy.errors import TripyException
 from tripy.graph import Node, Value, topological_order
 
@@ -67,10 +68,6 @@ def run_node(node: Node, arguments: list[Any]) -> tuple:
         result = LOWERINGS[node.op](node.attrs, *arguments)
     except TripyException:
         raise
-    except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:
-        raise TripyException(
-            f"{node.op}: {str(error).splitlines()[0]}",
-            got=", ".join(v.type_text for v in node.inputs if v is not None),
-            location=node.location,
-        ) from error
+    except FAILURES as error:
+        raise failure(node, error) from error
     return result if isinstance(result, tuple) else (result,)

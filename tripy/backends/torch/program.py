@@ -12,7 +12,7 @@ from typing import Any, Optional, final
 
 import torch
 
-from tripy.backends.base import Program, ReportRow
+from tripy.backends.base import LayerInfo, Program, ReportRow
 from tripy.backends.torch.aliasing import (
     in_place_updates,
     merged,
@@ -23,7 +23,7 @@ from tripy.backends.torch.aliasing import (
 from tripy.backends.torch.kernels import KERNELS, Kernel, PackedWeight
 from tripy.backends.torch.lowering import LOWERINGS
 from tripy.backends.torch.lowering.linear_algebra import write_cache
-from tripy.errors import TripyException
+from tripy.backends.torch.lowering.table import FAILURES, failure
 from tripy.graph import Graph, Node, Value, dims
 
 # Sets of dynamic sizes whose attributes are kept worked out.
@@ -134,8 +134,8 @@ class TorchProgram(Program):
                     result = step.function(step.attrs, *inputs)
                 else:
                     result = step.function(attributes[position], *inputs)
-            except (RuntimeError, IndexError, ValueError, ZeroDivisionError) as error:
-                raise self._failure(step.node, error) from error
+            except FAILURES as error:
+                raise failure(step.node, error) from error
             if isinstance(result, tuple):
                 for number, item in zip(step.outputs, result):
                     slots[number] = item
@@ -147,13 +147,6 @@ class TorchProgram(Program):
         for position in self._copied:
             results[position] = results[position].clone()
         return results
-
-    def _failure(self, node: Node, error: Exception) -> TripyException:
-        return TripyException(
-            f"{node.op}: {str(error).splitlines()[0]}",
-            got=", ".join(v.type_text for v in node.inputs if v is not None),
-            tensors=[("the operation", node)],
-        )
 
     def _attributes(self, sizes: Mapping[str, int]) -> dict[int, dict[str, Any]]:
         """The attributes of nodes that depend on dynamic sizes, worked out for these."""
@@ -182,6 +175,13 @@ class TorchProgram(Program):
 
     def report(self) -> list[ReportRow]:
         return self._rows
+
+    def layers(self) -> list[LayerInfo]:
+        kernels = {node: kernel.row.kernel for node, kernel in self._kernels.items()}
+        return [
+            LayerInfo(_name(node), node.op, kernels.get(node, "torch"))
+            for node in (step.node for step in self._steps)
+        ]
 
     def portable_graph(self) -> Graph:
         return self._graph

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from tripy import dtypes
+from tripy.backends.torch.dlpack import from_dlpack
 from tripy.device import device
 from tripy.errors import TripyException
 
@@ -86,7 +87,7 @@ def from_data(
         home: Where data goes that has no device yet: numbers and lists.
     """
     if isinstance(data, torch.Tensor):
-        array = data.detach()
+        array = _from_torch(data)
     elif isinstance(data, float):  # Also numpy's float64 number, which is a Python float too.
         return _from_python(float(data), kind, where or home)
     elif isinstance(data, np.generic):  # A number, which lives nowhere yet.
@@ -121,12 +122,13 @@ def _refused(got: str, expected: str, hint: Optional[str] = None) -> TripyExcept
 def _from_numpy(array: np.ndarray) -> torch.Tensor:
     if array.dtype.name in ("bfloat16", "float8_e4m3fn"):  # ml_dtypes, as JAX uses them.
         raw = {2: np.int16, 1: np.int8}[array.dtype.itemsize]
-        bits = torch.from_numpy(np.ascontiguousarray(array).view(raw))
-        return bits.view(getattr(torch, array.dtype.name))
+        return _from_numpy(array.view(raw)).view(getattr(torch, array.dtype.name))
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
-        array = array.copy()  # torch has neither negative strides nor read-only memory.
+    # torch has no negative strides, none of parts of an element, and no read-only memory.
+    fits = all(s >= 0 and s % max(array.itemsize, 1) == 0 for s in array.strides)
+    if not (fits and array.flags.writeable and array.flags.aligned):
+        array = array.copy()
     try:
         return torch.from_numpy(array)
     except TypeError as error:
@@ -135,12 +137,20 @@ def _from_numpy(array: np.ndarray) -> torch.Tensor:
         ) from error
 
 
+def _from_torch(array: torch.Tensor) -> torch.Tensor:
+    if array.device.type not in ("cpu", "cuda"):
+        raise _refused(f"a torch tensor on {array.device}", "one on the CPU or on a CUDA GPU")
+    # A view whose sign is still to be changed has memory that says something else.
+    return array.detach().resolve_neg()
+
+
 def _from_dlpack(data: Any) -> torch.Tensor:
     try:
-        return torch.from_dlpack(data)
+        return from_dlpack(data)
     except Exception as error:  # Whatever the other library raises, the user needs one message.
         raise _refused(
-            f"{type(data).__name__}: {error}", "an array that DLPack can share"
+            f"{type(data).__name__}: {str(error) or type(error).__name__}",
+            "an array that DLPack can share",
         ) from error
 
 

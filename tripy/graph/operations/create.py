@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tripy.dtypes import FLOATS, INTS, bool, int8
+from tripy.dtypes import ALL, FLOATS, INTS, bool, int8
 from tripy.graph.schema import Inference, Shape, operation
 
 FILL = (*FLOATS, int8, *INTS, bool)
@@ -13,10 +13,10 @@ def _given(ctx: Inference) -> Shape:
 
 
 # Attributes: shape, value (a Python number), dtype.
-operation("full", "-> @dtype")(_given)
+operation("full", "-> @dtype", dtype=FILL)(_given)
 
 
-@operation("iota", "-> @dtype")
+@operation("iota", "-> @dtype", dtype=ALL)
 def _iota(ctx: Inference) -> Shape:
     """Attributes: shape, dim, dtype; and start and step, as a range has them."""
     shape = ctx.attrs["shape"]

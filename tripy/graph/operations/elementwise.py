@@ -49,7 +49,7 @@ NO_CAST = {
 }  # fmt: skip
 
 
-@operation("cast", "input: T -> @dtype", T=ALL)
+@operation("cast", "input: T -> @dtype", T=ALL, dtype=ALL)
 def _cast(ctx: Inference) -> Shape:
     source, target = ctx.values[0].dtype, ctx.attrs["dtype"]  # type: ignore[union-attr]
     if (source, target) in NO_CAST:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tripy.dtypes import ALL, FLOATS, QUANTIZED
+from tripy.dtypes import ALL, FLOATS, QUANTIZED, int8
 from tripy.graph.operations.convolution import conv_transpose_shape, convolution_shape
 from tripy.graph.schema import Inference, Shape, operation
 
@@ -30,15 +30,24 @@ operation(
 
 
 # The same for a convolution; with the attributes of convolution too, and transposed: whether it is
-# conv_transpose, whose weight is [in, out / groups, ...].
+# conv_transpose, whose weight is [in, out / groups, ...]. residual * residual_scale is added before
+# the activation.
 @operation(
     "quantized_convolution",
-    "input: X, weight: W, weight_scale: T, input_scale: T?, bias: T?, output_scale: T? -> @dtype",
+    "input: X, weight: W, weight_scale: T, input_scale: T?, bias: T?, output_scale: T?, "
+    "residual: R?, residual_scale: T? -> @dtype",
     internal=True,
     X=ALL,
     W=QUANTIZED,
     T=FLOATS,
+    R=(int8,),
 )
 def _quantized_convolution(ctx: Inference) -> Shape:
     infer = conv_transpose_shape if ctx.attrs["transposed"] else convolution_shape
-    return infer(ctx, bias=4)
+    shape = infer(ctx, bias=4)
+    if ctx.has(6):
+        what = "the residual does not have the result's shape."
+        if len(ctx.shape(6)) != len(shape):
+            raise ctx.fail(what, expected=f"rank {len(shape)}")
+        shape = tuple(ctx.equal(own, other, what) for own, other in zip(shape, ctx.shape(6)))
+    return shape

@@ -47,7 +47,7 @@ def _permute(ctx: Inference) -> Shape:
         raise ctx.fail(
             "perm is not a permutation of the dimensions.",
             got=f"perm={tuple(perm)} with {ctx.describe_inputs()}",
-            expected=f"each of 0 to {ctx.rank() - 1} once",
+            expected=f"each of {tuple(range(ctx.rank()))} once",
         )
     return tuple(ctx.shape()[p] for p in perm)
 
@@ -79,7 +79,7 @@ def _expand(ctx: Inference) -> Shape:
             (own,),
             (size,),
             "a size cannot be broadcast.",
-            expected=f"{own}, -1, or an input whose size there is 1",
+            expected=f"{own} or -1 in place of {size}, or an input whose size there is 1",
         )
         result.append(size)
     return tuple(result)

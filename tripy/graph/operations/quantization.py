@@ -76,11 +76,11 @@ def _check_scale(ctx: Inference) -> Shape:
     )
 
 
-operation("quantize", "input: T, scale: T -> @dtype", T=FLOATS)(_check_scale)
+operation("quantize", "input: T, scale: T -> @dtype", T=FLOATS, dtype=QUANTIZED)(_check_scale)
 operation("dequantize", "input: Q, scale: T -> T", Q=QUANTIZED, T=FLOATS)(_check_scale)
 
 
-@operation("dynamic_quantize", "input: T -> @dtype, T", T=FLOATS)
+@operation("dynamic_quantize", "input: T -> @dtype, T", T=FLOATS, dtype=QUANTIZED)
 def _dynamic_quantize(ctx: Inference) -> list[Shape]:
     """Attributes dtype, and dim: None for one scale, -1 for one a row."""
     dim = ctx.attrs["dim"]

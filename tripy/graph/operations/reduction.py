@@ -50,7 +50,7 @@ def _topk(ctx: Inference) -> list[Shape]:
     axis, k, shape = ctx.axis(ctx.attrs["dim"]), ctx.attrs["k"], ctx.shape()
     if k < 0:
         raise ctx.fail("k is negative.", got=f"k={k}", expected=f"0 <= k <= {shape[axis]}")
-    ctx.at_most(k, shape[axis], "k is larger than the dimension.", f"k <= {shape[axis]}")
+    ctx.at_most(k, shape[axis], "k is larger than the dimension.", f"k <= {shape[axis]}, not {k}")
     result = (*shape[:axis], k, *shape[axis + 1 :])
     return [result, result]
 

@@ -8,6 +8,7 @@ from typing import Any, Optional
 import torch
 
 from tripy import dtypes
+from tripy.backends.torch.kernels import residual_convolution
 from tripy.backends.torch.kernels.base import Kernel, PackedWeight
 from tripy.backends.torch.kernels.cpu_int8_convolution import (
     POST,
@@ -42,6 +43,8 @@ class Int4Kernel(PackedWeight):
 
 def prepare(node: Node) -> Kernel:
     """Choose a kernel by data types and processor, and pack the weight for it."""
+    if len(node.inputs) > 6:
+        return residual_convolution.prepare(node, prepare, _usual_sizes(node))
     return choose(node, _static, _weight_only, _convolve)
 
 
@@ -73,17 +76,14 @@ def _exact_floats(layer: Layer, reason: str) -> Choice:
 def _int8(layer: Layer) -> Choice:
     node, attrs = layer.node, layer.attrs
     assert layer.x_scale is not None
-    # A dynamic size is taken as the one to be fast for.
-    known = node.inputs[0].shape  # type: ignore[union-attr]
-    usual = {s.name: s.optimum for size in known for s in dims.symbols(size)}
-    sizes = tuple(dims.evaluate(size, usual) for size in known)
+    sizes = _usual_sizes(node)
     geometry = [attrs[n] for n in ("stride", "padding", "dilation", "groups", "transposed")]
     plain = _plain(node)
     weight = layer.pack(lambda w: Int8Kernel(w, attrs, sizes), f"Int8Kernel{geometry}{sizes}")
     if not _is_exact(layer, weight, plain, sizes):
         return _exact_floats(layer, "oneDNN's int8 convolution is wrong for this shape, as tried")
     # oneDNN may do the activation and the rounding too, if it has the activation.
-    fused = attrs["activation"] is None or (attrs["activation"] in POST and len(known) < 5)
+    fused = attrs["activation"] is None or (attrs["activation"] in POST and len(sizes) < 5)
     whole = fused and layer.out_scale is not None
     run = StaticInt8Convolution(
         weight, layer.w_scale, layer.x_scale.item(), layer.bias,
@@ -100,6 +100,13 @@ def _int8(layer: Layer) -> Choice:
         name = "oneDNN int8 convolution, transposed (int8 x int8, int32 sums)"
         notes.append(_how_transposed(weight))
     return function, name, "; ".join(notes)
+
+
+def _usual_sizes(node: Node) -> tuple[int, ...]:
+    """The input's shape; a dynamic size is taken as the one to be fast for."""
+    known = node.inputs[0].shape  # type: ignore[union-attr]
+    usual = {s.name: s.optimum for size in known for s in dims.symbols(size)}
+    return tuple(dims.evaluate(size, usual) for size in known)
 
 
 def _plain(node: Node) -> T:

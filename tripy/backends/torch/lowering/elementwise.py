@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from tripy import dtypes
-from tripy.backends.torch.lowering.table import LOWERINGS, Attrs, T, lowering, row
+from tripy.backends.torch.lowering.table import (
+    LOWERINGS,
+    Attrs,
+    RefusedValues,
+    T,
+    lowering,
+    row,
+)
 from tripy.backends.torch.storage import TORCH_TYPES, to_float8, torch_device
 
 
@@ -32,7 +39,12 @@ def _whole_division(function: Callable) -> Callable:
         if rhs.numel() == 1 and rhs.item() not in (0, -1):
             return function(lhs, rhs)
         if not rhs.all() and lhs.numel():
-            raise ZeroDivisionError("an integer was divided by zero")
+            raise RefusedValues(
+                "an integer was divided by zero.",
+                "a divisor of 0",
+                "divisors other than 0",
+                "tp.where to replace them, or floating point, which has infinities",
+            )
         negated = rhs == -1
         if not negated.any():
             return function(lhs, rhs)

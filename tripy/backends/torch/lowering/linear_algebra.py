@@ -7,8 +7,13 @@ from typing import Optional
 import torch
 import torch.nn.functional as F
 
-from tripy.backends.torch.lowering.table import EAGER_CHECKS, Attrs, T, lowering
-from tripy.errors import TripyException
+from tripy.backends.torch.lowering.table import (
+    EAGER_CHECKS,
+    Attrs,
+    RefusedValues,
+    T,
+    lowering,
+)
 
 
 @lowering("layer_norm")
@@ -23,6 +28,8 @@ def _rms_norm(attrs: Attrs, x: T, weight: T) -> T:
 
 @lowering("scaled_dot_product_attention")
 def _attention(attrs: Attrs, query: T, key: T, value: T, mask: Optional[T] = None) -> T:
+    if mask is not None and mask.ndim < 2:  # torch wants both dimensions of the scores.
+        mask = mask.expand(query.shape[2], key.shape[2])
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=attrs["is_causal"], scale=attrs["scale"],
         enable_gqa=query.shape[1] != key.shape[1],
@@ -35,8 +42,8 @@ def check_cache_positions(cache: T, update: T, write_indices: T) -> list[int]:
     room = cache.shape[2] - update.shape[2]
     for batch, position in enumerate(positions):
         if not 0 <= position <= room:
-            raise TripyException(
-                "kv_cache_update: the update does not fit the cache.",
+            raise RefusedValues(
+                "the update does not fit the cache.",
                 got=f"{update.shape[2]} positions written from {position} on in batch row {batch}",
                 expected=f"write_indices from 0 to {room} for a cache of {cache.shape[2]}",
                 hint="a cache with a larger capacity",

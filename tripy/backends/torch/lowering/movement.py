@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tripy.backends.torch.lowering.table import EAGER_CHECKS, LOWERINGS, Attrs, T
+from tripy.backends.torch.lowering.table import EAGER_CHECKS, LOWERINGS, Attrs, RefusedValues, T
 
 
 def _moved(function: Callable) -> Callable:
@@ -57,10 +57,10 @@ def _lowest(index: T, size: int) -> int:
         return 0
     low, high = (int(v) for v in index.aminmax())
     if low < -size or high >= size:
-        # The executor makes it an error that shows the line that recorded the node.
-        raise IndexError(
-            f"an index is out of range: {low if low < -size else high} is not in "
-            f"{-size} to {size - 1}."
+        raise RefusedValues(
+            "an index is out of range.",
+            f"index {low if low < -size else high}",
+            f"an index from {-size} to {size - 1}" if size else "a dimension that is not empty",
         )
     return low
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from tripy.backends.torch.lowering.table import LOWERINGS, Attrs, T, lowering
+from tripy.backends.torch.lowering.table import LOWERINGS, Attrs, RefusedValues, T, lowering
 
 
 def _reduction(function: Callable, accumulate: bool = False) -> Callable:
@@ -37,7 +37,12 @@ def _mean(x: T, axes: tuple[int, ...], keepdim: bool) -> T:
     for axis in axes:
         count *= x.shape[axis]
     if count == 0:  # Floating-point numbers have NaN for it.
-        raise ZeroDivisionError("there is nothing to reduce, and no integer that says so")
+        raise RefusedValues(
+            "there is nothing to reduce, and no integer that says so.",
+            "no elements",
+            "one element or more",
+            "floating point, which has NaN",
+        )
     return torch.div(torch.sum(x, axes, keepdim=keepdim), count, rounding_mode="trunc")
 
 

@@ -1,0 +1,1 @@
+"""The TensorRT backend: graphs as networks with Q/DQ layers, built into engines."""

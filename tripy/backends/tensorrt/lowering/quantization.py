@@ -1,0 +1,112 @@
+"""Q/DQ layers: TensorRT fuses them with the products and convolutions next to them."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import torch
+
+from tripy import dtypes
+from tripy.backends.tensorrt.lowering.elementwise import kind_of
+from tripy.backends.tensorrt.lowering.table import lowering
+from tripy.backends.tensorrt.network import Network
+from tripy.graph import Node, dims
+
+
+@lowering("quantize")
+def _quantize(net: Network, node: Node, tensor: Any, scale: Any) -> Any:
+    return quantized(net, node, tensor, scale, node.attrs["dtype"])
+
+
+@lowering("dequantize")
+def _dequantize(net: Network, node: Node, tensor: Any, scale: Any) -> Any:
+    kind = kind_of(node, 1)
+    if _has_layer(node):
+        return _layer(net, node, "add_dequantize", tensor, scale, kind)
+    one = _layer(net, node, "add_dequantize", tensor, net.number(1.0, kind, 0), kind, dim=None)
+    return net.binary("PROD", one, _aligned(net, node, scale))
+
+
+def _aligned(net: Network, node: Node, scale: Any) -> Any:
+    """A scale that broadcasts with the tensor."""
+    tensor, dim = node.inputs[0], node.attrs["dim"]
+    assert tensor is not None
+    if dim is None or node.op == "dynamic_quantize":
+        return scale
+    return net.unsqueeze(scale, [a for a in range(tensor.rank) if a != dim % tensor.rank])
+
+
+def _has_layer(node: Node) -> bool:
+    """Whether TensorRT has the scale's form: one, one a channel, or blocks of a known matrix."""
+    tensor, scale = node.inputs[0], node.inputs[1]
+    assert tensor is not None and scale is not None
+    if not scale.rank:
+        return True
+    if node.attrs["dim"] is not None:
+        return isinstance(scale.shape[0], int)
+    sizes = (*tensor.shape, *scale.shape)
+    if not tensor.rank == scale.rank == 2 or not all(isinstance(s, int) for s in sizes):
+        return False
+    if scale.data is None:  # Blocks whose scales are computed are refused, in all types but MX's.
+        return False
+    return sum(own != blocks for own, blocks in zip(tensor.shape, scale.shape)) == 1
+
+
+def _layer(
+    net: Network,
+    node: Node,
+    method: str,
+    tensor: Any,
+    scale: Any,
+    target: dtypes.dtype,
+    dim: Optional[int] = -1,
+) -> Any:
+    rank = len(tensor.shape)
+    if not rank:
+        tensor = net.reshape(tensor, (1,))
+    layer = net.finish(getattr(net.raw, method)(tensor, scale, net.types[target]))
+    dim = node.attrs["dim"] if dim == -1 else dim
+    if dim is not None:
+        layer.axis = dim % rank
+    result = net.checked(layer.get_output(0))
+    return result if rank else net.reshape(result, ())
+
+
+def quantized(net: Network, node: Node, tensor: Any, scale: Any, target: dtypes.dtype) -> Any:
+    """A tensor divided by its scale, rounded half to even and clamped."""
+    if node.op == "quantize" and _has_layer(node):
+        return _layer(net, node, "add_quantize", tensor, scale, target)
+    if not len(scale.shape):
+        return _layer(net, node, "add_quantize", tensor, scale, target, dim=None)
+    wide = [net.cast(t, dtypes.float32) for t in (tensor, _aligned(net, node, scale))]
+    quotient = net.binary("DIV", *wide)
+    one = net.number(1.0, dtypes.float32, 0)
+    return _layer(net, node, "add_quantize", quotient, one, target, dim=None)
+
+
+@lowering("dynamic_quantize")
+def _dynamic_quantize(net: Network, node: Node, tensor: Any) -> list[Any]:
+    """The scale is computed, so any TensorRT does it; its own layer makes MX formats only."""
+    source, target = node.inputs[0], node.attrs["dtype"]
+    assert source is not None
+    kind, rows = source.dtype, node.attrs["dim"] is not None
+    high = dtypes.QUANTIZED_RANGE[target][1]
+    axes = (source.rank - 1,) if rows else tuple(range(source.rank))
+    # A zero beside the elements: of none, and of NaN-free ones, the maximum is not below it.
+    amax = net.unary("ABS", net.cast(tensor, dtypes.float32))
+    if dims.bounds(dims.product(source.shape[a] for a in axes))[0] == 0:
+        amax = _with_zero(net, amax, source.shape, rows)
+        axes = (len(amax.shape) - 1,) if rows else (0,)
+    amax = net.reduce("MAX", amax, axes, rows)
+    scale = net.with_number("DIV", amax, float(high), dtypes.float32)
+    smallest = torch.finfo(getattr(torch, kind.name)).tiny
+    scale = net.cast(net.with_number("MAX", scale, smallest, dtypes.float32), kind)
+    return [quantized(net, node, tensor, scale, target), scale]
+
+
+def _with_zero(net: Network, amax: Any, shape: Any, rows: bool) -> Any:
+    if not rows:
+        flat = net.reshape(amax, (dims.product(shape),))
+        return net.concatenate([flat, net.number(0.0, dtypes.float32, 1)], 0)
+    zero = net.expand(net.number(0.0, dtypes.float32, 0), (), (*shape[:-1], 1))
+    return net.concatenate([amax, zero], len(shape) - 1)

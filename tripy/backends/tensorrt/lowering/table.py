@@ -1,0 +1,77 @@
+"""The lowering table: operation name → function that adds an operation's layers to a network.
+
+Functions take the network, the node and the tensors of its inputs (None for an optional one left
+out), and give the tensor of its output, or a list for several. What TensorRT leaves undefined, such
+as integers that overflow, is computed another way, so that the network means what eager does; what
+cannot be said is a :class:`Unsupported`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tripy.backends.tensorrt.network import OPAQUE, Network
+from tripy.dtypes import float16
+from tripy.graph import Node
+
+Lowering = Callable[..., Any]
+
+LOWERINGS: dict[str, Lowering] = {}
+
+
+class Unsupported(Exception):
+    """TensorRT cannot do what a node asks for; the message says what, and what to try."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
+def lowering(*names: str) -> Callable[[Lowering], Lowering]:
+    """Register a function as the lowering of the named operations."""
+
+    def register(function: Lowering) -> Lowering:
+        for name in names:
+            LOWERINGS[name] = function
+        return function
+
+    return register
+
+
+def moving(function: Lowering) -> Lowering:
+    """For operations that move elements: float8 and int4 are moved as float16, which holds both.
+
+    TensorRT's layers for moving parts of a tensor do not take them.
+    """
+
+    def run(net: Network, node: Node, tensor: Any, *rest: Any) -> Any:
+        kind = node.inputs[0].dtype  # type: ignore[union-attr]
+        if kind not in OPAQUE:
+            return function(net, node, tensor, *rest)
+        result = function(net, node, *(_plain(net, t, kind) for t in (tensor, *rest)))
+        if isinstance(result, list):
+            return [_small(net, part, kind) for part in result]
+        return _small(net, result, kind)
+
+    return run
+
+
+def _plain(net: Network, tensor: Any, kind: Any) -> Any:
+    if tensor.dtype != net.types[kind]:
+        return tensor
+    return _scaled(net, "add_dequantize", tensor, net.trt.float16)
+
+
+def _small(net: Network, tensor: Any, kind: Any) -> Any:
+    return _scaled(net, "add_quantize", tensor, net.types[kind])
+
+
+def _scaled(net: Network, method: str, tensor: Any, target: Any) -> Any:
+    """Quantize or dequantize with a scale of 1."""
+    from_scalar = not len(tensor.shape)
+    if from_scalar:
+        tensor = net.reshape(tensor, (1,))
+    one = net.number(1.0, float16, 0)
+    result = net.add(getattr(net.raw, method)(tensor, one, target))
+    return net.reshape(result, ()) if from_scalar else result
