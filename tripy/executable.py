@@ -224,7 +224,7 @@ class Executable:
             >>> len(fast.report().rows)
             0
         """
-        return Report(self._backend, self._program.report())
+        return Report(self._backend, self._program.report(), self._program.engine_bytes())
 
     def layers(self) -> list[LayerInfo]:
         """What runs, in order: name, kind, and what is known of it.

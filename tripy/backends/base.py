@@ -77,6 +77,10 @@ class Program(ABC):
         """What a saved file holds beside the graph: JSON data, and torch tensors by name."""
         return {}, {}
 
+    def engine_bytes(self) -> int:
+        """Bytes that an engine's weights take; 0 of a program without one."""
+        return 0
+
     def serialized_engine(self) -> Optional[bytes]:
         """The TensorRT engine; None of a program that has none."""
         return None

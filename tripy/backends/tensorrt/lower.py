@@ -50,9 +50,7 @@ def lower(net: Network, graph: Graph) -> tuple[Names, dict[str, Symbol]]:
         net.sizes.add_symbol(symbol.name, tensor)
     nodes = graph.nodes()
     net.in_place = {
-        node
-        for node in in_place_updates(graph, nodes)
-        if node.inputs[0] in graph.inputs and node.output in graph.outputs
+        node for node in in_place_updates(graph, nodes) if _has_cache_layer(graph, node)
     }
     for node in nodes:
         _lower_node(net, node, tensors)
@@ -66,6 +64,18 @@ def lower(net: Network, graph: Graph) -> tuple[Names, dict[str, Symbol]]:
         tensor.name = outputs[-1]
         net.raw.mark_output(tensor)
     return Names(inputs, sizes, outputs), given
+
+
+def _has_cache_layer(graph: Graph, node: Node) -> bool:
+    """Whether TensorRT's layer can write into the cache: an input that is given back.
+
+    TensorRT-RTX 1.7 crashes while it builds where the batch is dynamic and the positions are
+    computed, so that such a cache is copied.
+    """
+    cache, positions = node.inputs[0], node.inputs[2]
+    assert cache is not None
+    safe = isinstance(cache.shape[0], int) or positions in graph.inputs
+    return safe and cache in graph.inputs and node.output in graph.outputs
 
 
 def _unique(name: str, taken: set[str]) -> str:

@@ -43,7 +43,7 @@ class TensorRTProgram(Program):
         self._built_by, self._targets = built_by, tuple(targets)
         self._running: Optional[_Running] = None
         self._lock = threading.Lock()
-        self._rows = _rows(graph, engine.weight_bytes)
+        self._rows = _rows(graph)
 
     def misfit(self) -> Optional[str]:
         """Why the engine cannot run on this machine's GPU; None if it can."""
@@ -95,6 +95,9 @@ class TensorRTProgram(Program):
                 return self._running.layers()
         return [LayerInfo(*layer) for layer in self._engine.layers]
 
+    def engine_bytes(self) -> int:
+        return self._engine.weight_bytes
+
     def serialized_engine(self) -> bytes:
         return self._engine.plan.numpy().tobytes()
 
@@ -110,7 +113,7 @@ class TensorRTProgram(Program):
         return described, {"engine": self._engine.plan}
 
 
-def _rows(graph: Graph, weight_bytes: int) -> list[ReportRow]:
+def _rows(graph: Graph) -> list[ReportRow]:
     """One row for each quantized weight, and for each tensor that is quantized at run time."""
     rows = []
     for node in graph.nodes():
@@ -126,9 +129,6 @@ def _rows(graph: Graph, weight_bytes: int) -> list[ReportRow]:
             kind = "Q" if node.op != "kv_cache_update" else "KV-cache update"
             name = (given or place).removesuffix("_scale")
             rows.append(ReportRow(name, node.op, f"TensorRT {kind}", "", 0))
-    if rows and weight_bytes:
-        text = f"{weight_bytes:,} bytes of weights in the engine, by the builder's account"
-        rows.append(ReportRow("engine", "all", "TensorRT", text, 0))
     return rows
 
 

@@ -170,7 +170,7 @@ for _name in ("cos", "exp", "log", "sin", "sqrt", "not"):
     LOWERINGS[_name] = _unary(_name.upper())
 for _name in ("neg", "abs"):
     LOWERINGS[_name] = _through_int32(_unary(_name.upper()))
-LOWERINGS["relu"] = _activation("RELU")
+LOWERINGS["relu"] = _through_int32(_activation("RELU"))
 for _name in ("sigmoid", "tanh"):
     LOWERINGS[_name] = _through_float32(_activation(_name.upper()))
 

@@ -11,6 +11,7 @@ from tripy.backends.tensorrt.lowering.elementwise import kind_of
 from tripy.backends.tensorrt.lowering.table import lowering
 from tripy.backends.tensorrt.network import Network
 from tripy.graph import Node, dims
+from tripy.graph.operations.quantization import block_axis
 
 
 @lowering("quantize")
@@ -29,25 +30,36 @@ def _dequantize(net: Network, node: Node, tensor: Any, scale: Any) -> Any:
 
 def _aligned(net: Network, node: Node, scale: Any) -> Any:
     """A scale that broadcasts with the tensor."""
-    tensor, dim = node.inputs[0], node.attrs["dim"]
-    assert tensor is not None
-    if dim is None or node.op == "dynamic_quantize":
+    if node.op == "dynamic_quantize":
         return scale
+    tensor, own, dim = node.inputs[0], node.inputs[1], node.attrs["dim"]
+    assert tensor is not None and own is not None
+    if dim is None:
+        if not own.rank == tensor.rank == 2:
+            return scale
+        axis = block_axis(tensor.shape, own.shape)
+        if axis is None or own.shape[axis] in (1, tensor.shape[axis]):
+            return scale
+        # Each scale, repeated for the elements of its block.
+        blocks = list(own.shape)
+        blocks.insert(axis + 1, 1)
+        repeated = list(blocks)
+        repeated[axis + 1] = dims.floordiv(tensor.shape[axis], own.shape[axis])
+        wide = net.expand(net.unsqueeze(scale, (axis + 1,)), blocks, repeated)
+        return net.reshape(wide, tensor.shape)
     return net.unsqueeze(scale, [a for a in range(tensor.rank) if a != dim % tensor.rank])
 
 
 def _has_layer(node: Node) -> bool:
-    """Whether TensorRT has the scale's form: one, one a channel, or blocks of a known matrix."""
+    """Whether TensorRT's layers take the scale: one, one a channel, or blocks of a matrix."""
     tensor, scale = node.inputs[0], node.inputs[1]
     assert tensor is not None and scale is not None
-    if not scale.rank:
+    if scale.data is None:  # TensorRT wants its scales to be known when it builds.
+        return False
+    if not scale.rank or node.attrs["dim"] is not None:
         return True
-    if node.attrs["dim"] is not None:
-        return isinstance(scale.shape[0], int)
     sizes = (*tensor.shape, *scale.shape)
     if not tensor.rank == scale.rank == 2 or not all(isinstance(s, int) for s in sizes):
-        return False
-    if scale.data is None:  # Blocks whose scales are computed are refused, in all types but MX's.
         return False
     return sum(own != blocks for own, blocks in zip(tensor.shape, scale.shape)) == 1
 
@@ -76,8 +88,6 @@ def quantized(net: Network, node: Node, tensor: Any, scale: Any, target: dtypes.
     """A tensor divided by its scale, rounded half to even and clamped."""
     if node.op == "quantize" and _has_layer(node):
         return _layer(net, node, "add_quantize", tensor, scale, target)
-    if not len(scale.shape):
-        return _layer(net, node, "add_quantize", tensor, scale, target, dim=None)
     wide = [net.cast(t, dtypes.float32) for t in (tensor, _aligned(net, node, scale))]
     quotient = net.binary("DIV", *wide)
     one = net.number(1.0, dtypes.float32, 0)

@@ -9,6 +9,7 @@ from tripy.backends.tensorrt.lowering.elementwise import kind_of
 from tripy.backends.tensorrt.lowering.table import LOWERINGS, Lowering, Unsupported, lowering
 from tripy.backends.tensorrt.network import Network
 from tripy.graph import Node
+from tripy.graph.operations.spatial import exact_scale
 
 # The cubic convolution's parameter, as in the torch backend.
 _CUBIC = -0.75
@@ -35,8 +36,17 @@ def _resize(net: Network, node: Node, tensor: Any) -> Any:
     assert source is not None
     kind, mode, rank = source.dtype, attrs["mode"], source.rank
     scales = attrs["scales"] or (1.0,) * rank
+    for axis, scale in enumerate(map(exact_scale, scales)):
+        size = source.shape[axis]
+        whole = isinstance(size, int) and (size * scale).denominator == 1
+        if not whole and scale.denominator != 1:
+            raise Unsupported(
+                f"it does not say what it makes of a scale of {scales[axis]} that gives a size of "
+                f"{size} no whole length",
+                "sizes instead of scales",
+            )
     changed = [a for a in range(rank) if source.shape[a] != attrs["sizes"][a] or scales[a] != 1.0]
-    if mode != "nearest":
+    if mode != "nearest" or kind is dtypes.int8:
         tensor = net.cast(tensor, dtypes.float32)
     shape, group = list(source.shape), _RESIZED_AT_ONCE[mode]
     for position in range(0, len(changed), group):

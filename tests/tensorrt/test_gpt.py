@@ -1,0 +1,101 @@
+"""nanoGPT in every mode: engines with the bytes they should have, networks that mean the model."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+import tripy as tp
+from tests.tensorrt.support import ROOT, interpreted, needs_rtx
+
+sys.path.insert(0, str(ROOT / "examples" / "nanogpt"))
+from model import GPT, QUANT_MODES
+from weight_loader import DEMO, load_demo_weights, read_config
+
+pytestmark = needs_rtx
+# What the weights of an engine may take of those of the float32 engine, by the builder's account.
+SHARES = {"int8-weight-only": 0.29, "int8": 0.29, "float8": 0.29, "int4-weight-only": 0.17}
+# Two roundings of one sum can fall on either side of a half: a step of the layer's type.
+NEAR = {"int4-weight-only": 0.2}
+BATCH = tp.NamedDimension("batch", 1, 2, 4)
+LENGTHS = (1, 16, 256)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    models = {}
+
+    def get(mode):
+        if mode not in models:
+            models[mode] = GPT(read_config(DEMO, mode))
+            load_demo_weights(models[mode], mode)
+        return models[mode]
+
+    return get
+
+
+def build(function, args, target="sm_89"):
+    return tp.compile(function, args=args, backend="tensorrt", target=target)
+
+
+def caches(model, batch):
+    shape = model.new_caches(1)[0].shape
+    return [tp.InputInfo((batch, *shape[1:]), tp.float32)] * len(model.h)
+
+
+def tokens(*shape):
+    values = np.random.default_rng(0).integers(0, 256, shape)
+    return tp.Tensor(values, dtype=tp.int32)
+
+
+def assert_near(got, expected, mode):
+    got, expected = got.double().numpy(), np.asarray(expected.numpy(), dtype=np.float64)
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= NEAR.get(mode, 1e-3)
+
+
+@pytest.mark.parametrize("target", ["sm_89", "sm_120"])
+def test_bytes_of_weights(demo, target):
+    info = tp.InputInfo((BATCH, LENGTHS), tp.int32)
+    taken = {m: build(demo(m).forward, [info], target).report().engine_bytes for m in QUANT_MODES}
+    for mode, share in SHARES.items():
+        assert 0 < taken[mode] <= share * taken["none"], (mode, taken)
+
+
+@pytest.mark.parametrize("mode", QUANT_MODES)
+def test_forward(demo, mode):
+    model, given = demo(mode), tokens(2, 12)
+    engine = build(model.forward, [tp.InputInfo((BATCH, LENGTHS), tp.int32)])
+    assert_near(interpreted(engine, [given])[0], model.forward(given), mode)
+
+
+@pytest.mark.parametrize("mode", QUANT_MODES)
+@pytest.mark.parametrize("batch", [2, BATCH], ids=["batch 2", "any batch"])
+def test_with_a_cache(demo, mode, batch):
+    model, given = demo(mode), tokens(2, 9)
+    prefill = build(model.prefill, [tp.InputInfo((batch, LENGTHS), tp.int32), caches(model, batch)])
+    expected, written = model.prefill(given, model.new_caches(2))
+    logits, *filled = interpreted(prefill, [given, *model.new_caches(2)])
+    assert_near(logits, expected, mode)
+    for got, cache in zip(filled, written, strict=True):
+        assert_near(got, cache, mode)
+    row = tp.InputInfo((batch,), tp.int32)
+    decode = build(model.decode, [row, row, tp.DimensionInputInfo(LENGTHS), caches(model, batch)])
+    following, position = tokens(2), tp.Tensor([9, 9], dtype=tp.int32)
+    expected, written = model.decode(following, position, 10, written)
+    state = [tp.Tensor(cache) for cache in filled]
+    logits, *filled = interpreted(decode, [following, position, *state], **{"int(length)": 10})
+    assert_near(logits, expected, mode)
+    for got, cache in zip(filled, written, strict=True):
+        assert_near(got, cache, mode)
+
+
+def test_caches_are_written_in_place(demo):
+    model = demo("int8")
+    row = tp.InputInfo((2,), tp.int32)
+    decode = build(model.decode, [row, row, tp.DimensionInputInfo(LENGTHS), caches(model, 2)])
+    kinds = [layer.kind for layer in decode.layers()]
+    assert kinds.count("KV_CACHE_UPDATE") == len(model.h)
+    assert kinds.count("ATTENTION_INPUT") == len(model.h)
