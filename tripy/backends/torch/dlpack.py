@@ -80,6 +80,10 @@ class _Checked:
 def from_dlpack(array: Any) -> torch.Tensor:
     """An array's memory as a torch tensor; a copy if a stride is negative."""
     try:
+        # CuPy's own attribute first: what it exports of a negative stride need not be negative.
+        strides = getattr(array, "strides", None)
+        if isinstance(strides, tuple) and any(isinstance(s, int) and s < 0 for s in strides):
+            raise _NegativeStride
         return torch.from_dlpack(_Checked(array))
     except _NegativeStride:
         if hasattr(array, "copy"):  # numpy's and CuPy's, whose older versions know no other way.
