@@ -59,7 +59,6 @@ ROOMS["__main__"] = set(ROOMS)
 # Other packages that a room may import; the standard library is open to all.
 LIBRARIES: dict[str, set[str]] = {
     "config": {"torch"},  # To ask whether there is a GPU.
-    "passes": {"torch"},  # To look at the values of scales.
     "backends.torch": {"torch", "numpy"},
     "backends.tensorrt": {"torch", "safetensors"},
     "stream": {"torch"},

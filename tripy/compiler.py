@@ -129,8 +129,7 @@ def compile(
 
 
 def _description(chosen: AbstractBackend, program: Program, where: Device, why: str) -> str:
-    built_by = program.saved_parts()[0].get("built_by")
-    by = f" ({' '.join(built_by)})" if built_by else ""
+    by = f" ({program.made_by()})" if program.made_by() else ""
     return f"{chosen.name}{by} on {where}: {why}"
 
 
@@ -212,7 +211,8 @@ def _choose(backend: str, where: Device, target: Any) -> tuple[AbstractBackend, 
         # Only engines are compiled for hardware that is not there, so "auto" means TensorRT here.
         chosen = BACKENDS["tensorrt" if backend == "auto" else backend]
         chosen.check_target(target)
-        return chosen, f"built ahead of time for {target}"
+        names = target if isinstance(target, str) else " and ".join(target)
+        return chosen, f"built ahead of time for {names}"
     reasons = {name: found.unusable(where) for name, found in BACKENDS.items()}
     if backend == "auto":
         backend, why = "torch", f"not tensorrt: {reasons['tensorrt']}"

@@ -178,10 +178,14 @@ def _load(
     if where.kind != kind:
         raise _refused(path, f"the program was compiled for the {kind}, not for {where}")
     backend = BACKENDS[program["backend"]]
-    if backend.name == "torch":  # Of an engine, its backend tells whether it fits.
-        reason = backend.unusable(where)
-        if reason is not None:
-            raise _refused(path, f"the program cannot run on {where}: {reason}")
+    reason = backend.misfit(program["described"], where)
+    if reason is not None:
+        raise TripyException(
+            f"Executable.load: the program cannot run on {where}.",
+            got=f"{os.fspath(path)}: {reason}",
+            expected="a device and libraries that the program was compiled for",
+            hint="tp.compile on this machine",
+        )
     graph_json = program["graph"]
 
     def intact(name: str) -> torch.Tensor:
@@ -207,10 +211,7 @@ def _load(
     verify(graph, "loading")
     numbered = {saved["tensor"] for saved in graph_json["constants"]}
     parts = {name: intact(name).clone() for name in digests if name not in numbered}
-    try:
-        prepared = backend.load(graph, where, program["described"], parts)
-    except TripyException as error:
-        raise _refused(path, f"{error.summary}") from error
+    prepared = backend.load(graph, where, program["described"], parts)
     parameters = [
         inspect.Parameter(name, getattr(inspect._ParameterKind, kind))
         for name, kind in program["parameters"]

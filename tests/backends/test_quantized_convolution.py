@@ -30,14 +30,6 @@ CPU = tp.device("cpu")
 EPSILON = float(np.finfo(np.float32).eps)
 
 
-@pytest.fixture(autouse=True)
-def on_the_cpu():
-    before = tp.config.default_device
-    tp.config.default_device = CPU
-    yield
-    tp.config.default_device = before
-
-
 @needs_onednn
 @pytest.mark.parametrize("seed", range(25))
 @pytest.mark.parametrize("transposed", [False, True])

@@ -20,14 +20,6 @@ from tripy.backends.torch.kernels import residual_convolution
 CPU = tp.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def on_the_cpu():
-    before = tp.config.default_device
-    tp.config.default_device = CPU
-    yield
-    tp.config.default_device = before
-
-
 def residual_block(module, step, activation=True):
     """``quantize(relu(module(x) + residual))`` with an int8 residual, and int8 out of it."""
 

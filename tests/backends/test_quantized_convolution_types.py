@@ -21,14 +21,6 @@ CPU = tp.device("cpu")
 EPSILON = float(np.finfo(np.float32).eps)
 
 
-@pytest.fixture(autouse=True)
-def on_the_cpu():
-    before = tp.config.default_device
-    tp.config.default_device = CPU
-    yield
-    tp.config.default_device = before
-
-
 @pytest.mark.parametrize("dtype", [tp.float16, tp.bfloat16])
 @pytest.mark.parametrize("static", [True, False])
 @pytest.mark.parametrize("transposed", [False, True])

@@ -19,13 +19,6 @@ CPU = tp.device("cpu")
 EPSILON = float(np.finfo(np.float32).eps)
 
 
-@pytest.fixture(autouse=True)
-def on_the_cpu():
-    tp.config.default_device = CPU
-    yield
-    tp.config.default_device = None
-
-
 def layer(rng, columns, rows, kind=tp.int8, dim=0, static=True, block=None, dtype=tp.float32):
     """A quantized Linear with random weights, and scales that differ from row to row."""
     module = tp.Linear(columns, rows, dtype=dtype, quant_dtype=kind, weight_quant_dim=dim)

@@ -7,28 +7,14 @@ import numpy as np
 import pytest
 from generate import bits
 from model import GPT, QUANT_MODES, GPTConfig, compile_steps
-from weight_loader import DEMO, load_demo_weights, read_config
 
 import tripy as tp
+from tests.demo import demo
 
 QUANTIZED = [mode for mode in QUANT_MODES if mode != "none"]
 PROMPT = b"def read_lines(path):\n    with open(path) as file:\n"
 OTHER = b"class Stack(list):\n    def push(self, item):\n        self.append(item)"[: len(PROMPT)]
 LIMITS = {"int8-weight-only": 0.005, "int8": 0.02, "float8": 0.02, "int4-weight-only": 0.06}
-
-
-@pytest.fixture(scope="module")
-def demo():
-    """The demo in every mode, loaded when a test asks for it."""
-    models = {}
-
-    def get(mode):
-        if mode not in models:
-            models[mode] = GPT(read_config(DEMO, mode))
-            load_demo_weights(models[mode], mode)
-        return models[mode]
-
-    return get
 
 
 def tensor(values):
@@ -47,7 +33,7 @@ NEAR = {"int8": (0.25, 0.01), "float8": (0.5, 0.03), "int4-weight-only": (0.1, 0
 
 
 @pytest.mark.parametrize("mode", QUANT_MODES)
-def test_a_cache_changes_nothing(demo, mode):
+def test_a_cache_changes_nothing(mode):
     model, tokens = demo(mode), np.array([list(PROMPT), list(OTHER)])
     length = len(PROMPT)
     forward = tp.compile(model, args=[tp.InputInfo((2, length), tp.int32)])
@@ -69,7 +55,7 @@ def test_a_cache_changes_nothing(demo, mode):
 
 
 @pytest.mark.parametrize("mode", QUANTIZED)
-def test_weights_are_small(demo, mode):
+def test_weights_are_small(mode):
     config, model = demo(mode).config, demo(mode)
     kind = QUANT_MODES[mode][0]
     matrices = 12 * config.n_embd**2 * config.n_layer
@@ -86,14 +72,14 @@ def test_weights_are_small(demo, mode):
     assert total < model.weight_bytes() < total + 4 * rest
 
 
-def test_programs_hold_one_copy_of_the_weights(demo):
+def test_programs_hold_one_copy_of_the_weights():
     """Two executables of one model report the same packed bytes, and those of int8 are small."""
     prefill, decode = compile_steps(demo("int8"))
     assert prefill.report().weight_bytes == decode.report().weight_bytes
     assert decode.report().weight_bytes < 0.26 * 4 * 12 * 384**2 * 6
 
 
-def test_the_mlp_stays_int8(demo):
+def test_the_mlp_stays_int8():
     """Linear, GELU, Linear: one node with the activation and the rounding, then the next."""
     for executable in compile_steps(demo("int8")):
         kinds = Counter(node.op for node in executable.graph.nodes())
@@ -111,7 +97,7 @@ def windows():
 
 
 @pytest.fixture(scope="module")
-def float_bits(demo, windows):
+def float_bits(windows):
     return bits(demo("none"), *windows)
 
 
@@ -120,7 +106,7 @@ def test_the_demo_has_learned(windows, float_bits):
 
 
 @pytest.mark.parametrize("mode", QUANTIZED)
-def test_what_quantization_costs(demo, windows, float_bits, mode):
+def test_what_quantization_costs(windows, float_bits, mode):
     assert bits(demo(mode), *windows) < float_bits * (1 + LIMITS[mode])
 
 

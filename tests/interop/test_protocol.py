@@ -45,6 +45,23 @@ def test_negative_strides_are_copied():
         tp.Tensor(Foreign(array, old=True))  # It cannot be asked for a copy.
 
 
+class Wrapping:
+    """An array whose negative strides are large positive ones when they are exported: CuPy 14's."""
+
+    def __init__(self, array):
+        self.array, self.strides = array, array.strides
+
+    def copy(self):
+        return self.array.copy()
+
+    def __dlpack__(self, **kwargs):
+        raise AssertionError("torch would end the process over what is exported here")
+
+
+def test_negative_strides_that_do_not_show():
+    assert tp.Tensor(Wrapping(np.arange(6, dtype=np.int32)[::-2])).tolist() == [5, 3, 1]
+
+
 def test_consumers_of_either_version():
     x = sample(tp.float32)
     assert tuple(x.__dlpack_device__()) == (1, 0)

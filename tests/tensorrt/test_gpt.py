@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
 import tripy as tp
-from tests.tensorrt.support import ROOT, interpreted, needs_rtx
+from tests.demo import demo
+from tests.tensorrt.support import interpreted, needs_rtx
 
-sys.path.insert(0, str(ROOT / "examples" / "nanogpt"))
-from model import GPT, QUANT_MODES
-from weight_loader import DEMO, load_demo_weights, read_config
+from model import QUANT_MODES  # isort: skip  (tests.demo makes it known.)
 
 pytestmark = needs_rtx
 # What the weights of an engine may take of those of the float32 engine, by the builder's account.
@@ -21,19 +18,6 @@ SHARES = {"int8-weight-only": 0.29, "int8": 0.29, "float8": 0.29, "int4-weight-o
 NEAR = {"int4-weight-only": 0.2}
 BATCH = tp.NamedDimension("batch", 1, 2, 4)
 LENGTHS = (1, 16, 256)
-
-
-@pytest.fixture(scope="module")
-def demo():
-    models = {}
-
-    def get(mode):
-        if mode not in models:
-            models[mode] = GPT(read_config(DEMO, mode))
-            load_demo_weights(models[mode], mode)
-        return models[mode]
-
-    return get
 
 
 def build(function, args, target="sm_89"):
@@ -57,7 +41,7 @@ def assert_near(got, expected, mode):
 
 
 @pytest.mark.parametrize("target", ["sm_89", "sm_120"])
-def test_bytes_of_weights(demo, target):
+def test_bytes_of_weights(target):
     info = tp.InputInfo((BATCH, LENGTHS), tp.int32)
     taken = {m: build(demo(m).forward, [info], target).report().engine_bytes for m in QUANT_MODES}
     for mode, share in SHARES.items():
@@ -65,7 +49,7 @@ def test_bytes_of_weights(demo, target):
 
 
 @pytest.mark.parametrize("mode", QUANT_MODES)
-def test_forward(demo, mode):
+def test_forward(mode):
     model, given = demo(mode), tokens(2, 12)
     engine = build(model.forward, [tp.InputInfo((BATCH, LENGTHS), tp.int32)])
     assert_near(interpreted(engine, [given])[0], model.forward(given), mode)
@@ -73,7 +57,7 @@ def test_forward(demo, mode):
 
 @pytest.mark.parametrize("mode", QUANT_MODES)
 @pytest.mark.parametrize("batch", [2, BATCH], ids=["batch 2", "any batch"])
-def test_with_a_cache(demo, mode, batch):
+def test_with_a_cache(mode, batch):
     model, given = demo(mode), tokens(2, 9)
     prefill = build(model.prefill, [tp.InputInfo((batch, LENGTHS), tp.int32), caches(model, batch)])
     expected, written = model.prefill(given, model.new_caches(2))
@@ -92,7 +76,7 @@ def test_with_a_cache(demo, mode, batch):
         assert_near(got, cache, mode)
 
 
-def test_caches_are_written_in_place(demo):
+def test_caches_are_written_in_place():
     model = demo("int8")
     row = tp.InputInfo((2,), tp.int32)
     decode = build(model.decode, [row, row, tp.DimensionInputInfo(LENGTHS), caches(model, 2)])

@@ -69,6 +69,10 @@ class Program(ABC):
     def layers(self) -> list[LayerInfo]:
         """What runs, in order."""
 
+    def made_by(self) -> str:
+        """What has made it, where that is more than the backend's name; else ""."""
+        return ""
+
     def require_usable(self) -> None:
         """Raise a TripyException if the program cannot run on this machine."""
         return
@@ -95,6 +99,13 @@ class AbstractBackend(ABC):
     def unusable(self, where: device) -> Optional[str]:
         """Why the backend cannot run on a device; None if it can."""
 
+    def misfit(self, described: Mapping[str, Any], where: device) -> Optional[str]:
+        """Why a saved program cannot run on a device; None if it can.
+
+        ``described`` is what its ``saved_parts`` gave.
+        """
+        return self.unusable(where)
+
     def check_target(self, target: Any) -> None:
         """Raise a TripyException if programs cannot be made for hardware that is not there."""
         raise TripyException(
@@ -116,8 +127,4 @@ class AbstractBackend(ABC):
     def load(
         self, graph: Graph, where: device, described: Mapping[str, Any], tensors: Mapping[str, Any]
     ) -> Program:
-        """Prepare a graph from a saved file, with what the program's ``saved_parts`` gave.
-
-        Raises:
-            TripyException: If it cannot run there; the summary says why.
-        """
+        """Prepare a graph from a saved file, with what the program's ``saved_parts`` gave."""

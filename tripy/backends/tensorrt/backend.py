@@ -13,7 +13,7 @@ from tripy.backends.tensorrt.distribution import for_device, for_targets, presen
 from tripy.backends.tensorrt.engine_cache import EngineCache
 from tripy.backends.tensorrt.lower import Names
 from tripy.backends.tensorrt.passes import PASSES
-from tripy.backends.tensorrt.program import TensorRTProgram
+from tripy.backends.tensorrt.program import TensorRTProgram, misfit
 from tripy.device import device
 from tripy.errors import TripyException
 from tripy.graph import Graph
@@ -41,7 +41,8 @@ class TensorRTBackend(AbstractBackend):
             distribution, targets = for_targets(target)
         else:
             found = for_device(where)
-            assert not isinstance(found, str)  # The compiler has asked whether it is usable.
+            if isinstance(found, str):
+                raise TripyException("compile: TensorRT cannot be used.", got=found)
             distribution, targets = found, ()
         run_passes(graph, PASSES)
         cache = EngineCache(distribution, graph, targets, optimization_level)
@@ -53,6 +54,10 @@ class TensorRTBackend(AbstractBackend):
         built_for = targets or ((own,) if own is not None else ())
         built_by = (distribution.name, distribution.version)
         return TensorRTProgram(graph, engine, built_by, built_for, where)
+
+    def misfit(self, described: Mapping[str, Any], where: device) -> Optional[str]:
+        name, version = described["built_by"]
+        return misfit((name, version), described["targets"], where)
 
     def load(
         self,
@@ -68,11 +73,7 @@ class TensorRTBackend(AbstractBackend):
             described["weight_bytes"],
         )
         name, version = described["built_by"]
-        program = TensorRTProgram(graph, engine, (name, version), described["targets"], where)
-        reason = program.misfit()
-        if reason is not None:
-            raise TripyException(reason)
-        return program
+        return TensorRTProgram(graph, engine, (name, version), described["targets"], where)
 
 
 TENSORRT = TensorRTBackend()

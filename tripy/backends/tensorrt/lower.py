@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from tripy import config
 from tripy.backends.tensorrt.lowering import LOWERINGS, Unsupported
+from tripy.backends.tensorrt.lowering.table import operand
 from tripy.backends.tensorrt.network import LayerRefused, Network
 from tripy.backends.tensorrt.sizes import symbols_in, symbols_of
 from tripy.backends.torch.aliasing import in_place_updates
@@ -72,8 +73,7 @@ def _has_cache_layer(graph: Graph, node: Node) -> bool:
     TensorRT-RTX 1.7 crashes while it builds where the batch is dynamic and the positions are
     computed, so that such a cache is copied.
     """
-    cache, positions = node.inputs[0], node.inputs[2]
-    assert cache is not None
+    cache, positions = operand(node), operand(node, 2)
     safe = isinstance(cache.shape[0], int) or positions in graph.inputs
     return safe and cache in graph.inputs and node.output in graph.outputs
 

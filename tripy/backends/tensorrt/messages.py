@@ -12,7 +12,8 @@ import re
 import threading
 from typing import Any
 
-from tripy.backends.tensorrt.distribution import Distribution, installed
+from tripy.backends.tensorrt.distribution import INSTALL, installed
+from tripy.errors import TripyException
 from tripy.logger import logger
 
 
@@ -33,12 +34,13 @@ class Library:
     """A TensorRT module with its logger and builder.
 
     Attributes:
+        trt: The module.
         receiver: The ILogger.
         lock: Held while the builder is used.
     """
 
     def __init__(self, trt: Any) -> None:
-        self._trt = trt
+        self.trt = trt
         self._builder: Any = None
         self._messages = Messages()
         self.lock = threading.RLock()
@@ -70,7 +72,7 @@ class Library:
     def builder(self) -> Any:
         """The IBuilder."""
         if self._builder is None:
-            self._builder = self._trt.Builder(self.receiver)
+            self._builder = self.trt.Builder(self.receiver)
         return self._builder
 
 
@@ -78,5 +80,6 @@ class Library:
 def library(name: str) -> Library:
     """The library of a module that is installed."""
     found = installed(name)
-    assert isinstance(found, Distribution)
+    if isinstance(found, str):
+        raise TripyException(f"{name} cannot be used.", got=found, expected=INSTALL)
     return Library(found.module)

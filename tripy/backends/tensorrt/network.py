@@ -121,17 +121,28 @@ class Network:
         """A small constant that any layer may read."""
         if kind is dtypes.int8:
             return self.cast(self.constant(data.to(torch.int32), dtypes.int32), kind)
-        rank = data.dim()
-        data = data.to(torch.float16).reshape(data.shape if rank else (1,))
-        one = self.constant(torch.ones((), dtype=torch.float16), dtypes.float16)
-        wide = self.constant(data, dtypes.float16)
-        result = self.add(self.raw.add_quantize(wide, one, self.types[kind]))
-        return result if rank else self.reshape(result, ())
+        wide = self.constant(data.to(torch.float16), dtypes.float16)
+        return self.quantize(wide, dtypes.float16, kind)
 
     def number(self, number: Any, kind: dtypes.dtype, rank: int) -> Any:
         """A number as a tensor of the given rank, whose sizes are 1."""
         data = storage.filled((1,) * rank, number, kind, storage.device_of(torch.empty(0)))
         return self._plain(data, kind) if kind in QUANTIZED else self.constant(data, kind)
+
+    def quantize(self, tensor: Any, source: dtypes.dtype, target: dtypes.dtype) -> Any:
+        """Rounded to a quantized type, with a scale of 1."""
+        return self._by_one(self.raw.add_quantize, tensor, source, target)
+
+    def dequantize(self, tensor: Any, target: dtypes.dtype) -> Any:
+        """The values of a quantized tensor, with a scale of 1."""
+        return self._by_one(self.raw.add_dequantize, tensor, target, target)
+
+    def _by_one(self, add: Any, tensor: Any, scale: dtypes.dtype, target: dtypes.dtype) -> Any:
+        rank = len(tensor.shape)
+        if not rank:  # TensorRT's layers want a dimension.
+            tensor = self.reshape(tensor, (1,))
+        result = self.add(add(tensor, self.number(1.0, scale, 0), self.types[target]))
+        return result if rank else self.reshape(result, ())
 
     def binary(self, operation: str, left: Any, right: Any) -> Any:
         """An elementwise operation, broadcast by numpy's rules."""

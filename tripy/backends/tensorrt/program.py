@@ -11,7 +11,7 @@ import torch
 from tripy import dtypes
 from tripy.backends.base import LayerInfo, Program, ReportRow
 from tripy.backends.tensorrt.build import Engine
-from tripy.backends.tensorrt.distribution import Distribution, installed, present_capability
+from tripy.backends.tensorrt.distribution import installed, present_capability
 from tripy.backends.tensorrt.messages import library
 from tripy.backends.torch import storage
 from tripy.device import device
@@ -45,21 +45,12 @@ class TensorRTProgram(Program):
         self._lock = threading.Lock()
         self._rows = _rows(graph)
 
+    def made_by(self) -> str:
+        return " ".join(self._built_by)
+
     def misfit(self) -> Optional[str]:
         """Why the engine cannot run on this machine's GPU; None if it can."""
-        name, version = self._built_by
-        made = f"the engine was built by {name} {version} for {' and '.join(self._targets)}"
-        found = installed(name)
-        capability = present_capability(self._where)
-        if capability is None:
-            return f"{made}; this machine has no {self._where}"
-        if not isinstance(found, Distribution):
-            return f"{made}; here {name} is {found}"
-        if found.version != version:
-            return f"{made}; here {name} is {found.version}"
-        if capability not in self._targets:
-            return f"{made}; this GPU has {capability}"
-        return None
+        return misfit(self._built_by, self._targets, self._where)
 
     def require_usable(self) -> None:
         reason = self.misfit() if self._running is None else None
@@ -73,9 +64,12 @@ class TensorRTProgram(Program):
 
     def run(self, arguments: Sequence[Any], sizes: Mapping[str, int]) -> list[Any]:
         with self._lock:  # A context runs one call at a time.
-            if self._running is None:
-                self._running = _Running(self._engine, self._built_by[0], self._graph)
-            return self._running(arguments, sizes)
+            return self._started()(arguments, sizes)
+
+    def _started(self) -> _Running:
+        if self._running is None:
+            self._running = _Running(self._engine, self._built_by[0], self._graph)
+        return self._running
 
     def report(self) -> list[ReportRow]:
         return self._rows
@@ -90,9 +84,7 @@ class TensorRTProgram(Program):
         """The engine's own layers where it can run, else those of the network it was made from."""
         if self.misfit() is None:
             with self._lock:
-                if self._running is None:
-                    self._running = _Running(self._engine, self._built_by[0], self._graph)
-                return self._running.layers()
+                return self._started().layers()
         return [LayerInfo(*layer) for layer in self._engine.layers]
 
     def engine_bytes(self) -> int:
@@ -111,6 +103,28 @@ class TensorRTProgram(Program):
             "weight_bytes": self._engine.weight_bytes,
         }
         return described, {"engine": self._engine.plan}
+
+
+def misfit(built_by: tuple[str, str], targets: Sequence[str], where: device) -> Optional[str]:
+    """Why an engine cannot run on a device; None if it can.
+
+    Args:
+        built_by: Name and version of the TensorRT that built it.
+        targets: The compute capabilities it was built for.
+        where: The device.
+    """
+    name, version = built_by
+    made = f"the engine was built by {name} {version} for {' and '.join(targets)}"
+    found, capability = installed(name), present_capability(where)
+    if capability is None:
+        return f"{made}; this machine has no {where}"
+    if isinstance(found, str):
+        return f"{made}; here {name} is {found}"
+    if found.version != version:
+        return f"{made}; here {name} is {found.version}"
+    if capability not in targets:
+        return f"{made}; this GPU has {capability}"
+    return None
 
 
 def _rows(graph: Graph) -> list[ReportRow]:
@@ -136,11 +150,9 @@ class _Running:
     """An engine on the GPU, with the context that it runs in."""
 
     def __init__(self, engine: Engine, name: str, graph: Graph) -> None:
-        found = installed(name)
-        assert isinstance(found, Distribution)
-        trt = found.module
-        self._trt, self._names, self._graph = trt, engine.names, graph
         shared = library(name)
+        trt = shared.trt
+        self._trt, self._names, self._graph = trt, engine.names, graph
         self._messages = shared.listen()
         self._runtime = trt.Runtime(shared.receiver)
         self._engine = self._runtime.deserialize_cuda_engine(engine.plan.numpy())

@@ -24,7 +24,7 @@ class TimingCache:
         path = os.fspath(config.timing_cache_file_path)
         self._path = f"{path}.{distribution.name}-{distribution.version}" if path else ""
         self._cache: Optional[Any] = None
-        # TensorRT-RTX times kernels on the user's machine, in a cache of its runtime.
+        # TensorRT-RTX has none: it compiles kernels where they run, and times nothing here.
         if self._path and distribution.name == "tensorrt":
             self._cache = options.create_timing_cache(self._read())
             options.set_timing_cache(self._cache, ignore_mismatch=False)

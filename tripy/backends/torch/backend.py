@@ -12,6 +12,7 @@ from tripy.backends.base import AbstractBackend
 from tripy.backends.torch import storage
 from tripy.backends.torch.eager import run_node
 from tripy.backends.torch.kernels import KERNELS
+from tripy.backends.torch.lowering.quantization import is_usable_scale
 from tripy.backends.torch.program import TorchProgram
 from tripy.device import device
 from tripy.graph import Graph, Node
@@ -20,7 +21,8 @@ from tripy.passes import CONVOLUTION_RULES, LINEAR_RULES, QUANTIZATION_RULES
 from tripy.passes.pipeline import Pass, check, fold, rules, run_passes
 
 
-def _evaluate(node: Node, arguments: list) -> tuple:
+def evaluate(node: Node, arguments: list) -> tuple:
+    """Compute a node of a rewritten graph from its inputs' data."""
     if node.op not in KERNELS:
         return run_node(node, arguments)
     kernel = KERNELS[node.op](node)
@@ -31,12 +33,12 @@ def _evaluate(node: Node, arguments: list) -> tuple:
 # quantized must not become a floating-point one first. Nodes that nothing needs are dropped by
 # construction: a graph is what its outputs reach.
 PASSES: tuple[tuple[str, Pass], ...] = (
-    ("constant folding", fold(_evaluate)),
-    ("scale check", check),
+    ("constant folding", fold(evaluate)),
+    ("scale check", check(is_usable_scale)),
     ("quantization fusion", rules(QUANTIZATION_RULES)),
     ("quantized convolution fusion", rules(CONVOLUTION_RULES)),
     ("linear fusion", rules(LINEAR_RULES)),
-    ("constant folding, again", fold(_evaluate)),
+    ("constant folding, again", fold(evaluate)),
 )
 
 
@@ -49,6 +51,8 @@ class TorchBackend(AbstractBackend):
     def unusable(self, where: device) -> Optional[str]:
         if where.kind == "gpu" and not torch.cuda.is_available():
             return "torch sees no CUDA device"
+        if where.kind == "gpu" and where.index >= torch.cuda.device_count():
+            return f"there are {torch.cuda.device_count()} CUDA devices, so {where} is not there"
         return None
 
     def compile(

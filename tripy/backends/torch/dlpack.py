@@ -80,7 +80,7 @@ class _Checked:
 def from_dlpack(array: Any) -> torch.Tensor:
     """An array's memory as a torch tensor; a copy if a stride is negative."""
     try:
-        # CuPy's own attribute first: what it exports of a negative stride need not be negative.
+        # The array's own attribute first: CuPy 14 exports a stride of -4 as 2**62 - 4.
         strides = getattr(array, "strides", None)
         if isinstance(strides, tuple) and any(isinstance(s, int) and s < 0 for s in strides):
             raise _NegativeStride

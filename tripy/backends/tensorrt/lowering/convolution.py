@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tripy.backends.tensorrt.lowering.table import Unsupported, lowering
+from tripy.backends.tensorrt.lowering.table import Unsupported, lowering, operand
 from tripy.backends.tensorrt.network import Network
 from tripy.graph import Node
 
@@ -25,7 +25,7 @@ def _convolve(
 ) -> Any:
     attrs, spatial = node.attrs, len(node.output.shape) - 2
     channels = node.output.shape[1]
-    kernel = node.inputs[1].shape[2:]  # type: ignore[union-attr]
+    kernel = operand(node, 1).shape[2:]
     if not all(isinstance(size, int) for size in (channels, *kernel)):
         raise Unsupported("TensorRT has no convolution whose kernel has a dynamic size")
     stride, dilation, padding = attrs["stride"], attrs["dilation"], attrs["padding"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tripy import dtypes
-from tripy.backends.tensorrt.lowering.elementwise import converted, kind_of
-from tripy.backends.tensorrt.lowering.table import lowering
+from tripy.backends.tensorrt.lowering.elementwise import converted
+from tripy.backends.tensorrt.lowering.table import kind_of, lowering
 from tripy.backends.tensorrt.network import OPAQUE, Network
 from tripy.graph import Node
 

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from tripy import dtypes
-from tripy.backends.tensorrt.lowering.table import LOWERINGS, Lowering, Unsupported, lowering
+from tripy.backends.tensorrt.lowering.table import (
+    LOWERINGS,
+    Lowering,
+    Unsupported,
+    kind_of,
+    lowering,
+    operand,
+)
 from tripy.backends.tensorrt.network import Network
 from tripy.graph import Node
-
-
-def kind_of(node: Node, index: int = 0) -> dtypes.dtype:
-    """The data type of a node's input."""
-    return node.inputs[index].dtype  # type: ignore[union-attr]
 
 
 def wrapped_int8(net: Network, tensor: Any) -> Any:
@@ -206,11 +208,11 @@ def converted(net: Network, tensor: Any, source: dtypes.dtype, target: dtypes.dt
         return tensor
     if source in (dtypes.float8, dtypes.int4):
         wide = target if target in dtypes.FLOATS else dtypes.float32
-        tensor, source = _by_scale(net, "add_dequantize", tensor, wide), wide
+        tensor, source = net.dequantize(tensor, wide), wide
     if target in (dtypes.float8, dtypes.int4):
         if source not in dtypes.FLOATS:
             tensor, source = net.cast(tensor, dtypes.float32), dtypes.float32
-        return _by_scale(net, "add_quantize", tensor, target, source)
+        return net.quantize(tensor, source, target)
     if target is dtypes.bool and source is not dtypes.bool:
         return net.unary("NOT", net.with_number("EQUAL", tensor, 0, source))
     if target is dtypes.int8 and source in (dtypes.int32, dtypes.int64):
@@ -218,20 +220,9 @@ def converted(net: Network, tensor: Any, source: dtypes.dtype, target: dtypes.dt
     return net.cast(tensor, target)
 
 
-def _by_scale(
-    net: Network, method: str, tensor: Any, target: dtypes.dtype, scale: Any = None
-) -> Any:
-    """Quantized or dequantized with a scale of 1; TensorRT's layers want a dimension."""
-    is_scalar = not len(tensor.shape)
-    flat = net.reshape(tensor, (1,)) if is_scalar else tensor
-    one = net.number(1.0, scale or target, 0)
-    result = net.add(getattr(net.raw, method)(flat, one, net.types[target]))
-    return net.reshape(result, ()) if is_scalar else result
-
-
 @lowering("copy")
 def _copy(net: Network, node: Node, tensor: Any) -> Any:
-    if node.attrs["where"] != node.inputs[0].device:  # type: ignore[union-attr]
+    if node.attrs["where"] != operand(node).device:
         raise Unsupported(
             f"an engine runs on one device, and cannot copy to {node.attrs['where']}",
             "copy outside the compiled function",

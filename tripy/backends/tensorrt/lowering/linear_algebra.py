@@ -6,8 +6,7 @@ import math
 from typing import Any
 
 from tripy import dtypes
-from tripy.backends.tensorrt.lowering.elementwise import kind_of
-from tripy.backends.tensorrt.lowering.table import lowering
+from tripy.backends.tensorrt.lowering.table import kind_of, lowering, operand
 from tripy.backends.tensorrt.network import Network
 from tripy.graph import Node, Value, dims
 
@@ -26,6 +25,17 @@ def _matmul(net: Network, node: Node, left: Any, right: Any) -> Any:
     rank = len(result.shape)
     gone = [rank - 2] * is_row + [rank - 1] * is_column
     return net.squeeze(result, gone)
+
+
+@lowering("linear")
+def _linear(net: Network, node: Node, x: Any, weight: Any, bias: Any = None) -> Any:
+    """A product with a weight [out, in], which is read as it lies."""
+    is_row = len(x.shape) == 1
+    x, weight = net.aligned(net.unsqueeze(x, (0,)) if is_row else x, weight)
+    plain, turned = net.trt.MatrixOperation.NONE, net.trt.MatrixOperation.TRANSPOSE
+    result = net.add(net.raw.add_matrix_multiply(x, plain, weight, turned))
+    result = net.squeeze(result, [0] * is_row)
+    return result if bias is None else net.binary("SUM", result, bias)
 
 
 @lowering("layer_norm")
@@ -54,8 +64,9 @@ def _rms_norm(net: Network, node: Node, x: Any, weight: Any) -> Any:
 def _attention(net: Network, node: Node, query: Any, key: Any, value: Any, mask: Any = None) -> Any:
     """TensorRT's attention does not scale; the query is scaled before it."""
     query = _scaled_query(net, node, query)
-    sizes = [v.shape[3] for v in node.inputs[1:3] if v is not None]
-    if sizes[0] != sizes[1]:  # It has no values of another size than the keys'.
+    if (
+        operand(node, 1).shape[3] != operand(node, 2).shape[3]
+    ):  # It has no values of another size than the keys'.
         return _attention_by_products(net, node, query, key, value, mask)
     trt = net.trt
     causal = trt.CausalMaskKind.UPPER_LEFT if node.attrs["is_causal"] else trt.CausalMaskKind.NONE
@@ -69,8 +80,7 @@ def _attention(net: Network, node: Node, query: Any, key: Any, value: Any, mask:
 
 
 def _scaled_query(net: Network, node: Node, query: Any) -> Any:
-    source, scale = node.inputs[0], node.attrs["scale"]
-    assert source is not None
+    source, scale = operand(node), node.attrs["scale"]
     kind = source.dtype
     if scale is not None:
         return net.with_number("PROD", query, scale, kind)
@@ -85,8 +95,7 @@ def _attention_by_products(
     net: Network, node: Node, query: Any, key: Any, value: Any, mask: Any
 ) -> Any:
     """By its definition, in float32."""
-    asked, known, given = node.inputs[:3]
-    assert asked is not None and known is not None and given is not None
+    asked, known = operand(node), operand(node, 1)
     kind, (batch, heads, rows, width) = asked.dtype, asked.shape
     groups, columns = known.shape[1:3]
     # Heads that share keys are rows of one product: [batch, groups, heads / groups * rows, width].
@@ -113,8 +122,7 @@ def _attention_by_products(
 
 def _full_mask(net: Network, node: Node, mask: Any) -> Any:
     """A mask of rank 4 for all queries and keys; batches and heads may be 1."""
-    query, key, given = node.inputs[0], node.inputs[1], node.inputs[3]
-    assert query is not None and key is not None and given is not None
+    query, key, given = operand(node), operand(node, 1), operand(node, 3)
     rows, columns = query.shape[2], key.shape[2]
     own = [1] * (4 - given.rank) + list(given.shape)
     mask = net.unsqueeze(mask, range(4 - given.rank))
@@ -132,8 +140,7 @@ def _kv_cache_update(net: Network, node: Node, cache: Any, update: Any, position
 
 def _copied_cache(net: Network, node: Node, cache: Any, update: Any, position: Any) -> Any:
     """Each place of the cache takes the element of the update that falls on it, if one does."""
-    whole, part = node.inputs[0], node.inputs[1]
-    assert whole is not None and part is not None
+    whole, part = operand(node), operand(node, 1)
     batch, heads, capacity, width = whole.shape
     count = part.shape[2]
     first = net.reshape(position, (batch, 1, 1, 1))
@@ -153,9 +160,7 @@ def _copied_cache(net: Network, node: Node, cache: Any, update: Any, position: A
 
 @lowering("rotary_embedding")
 def _rotary(net: Network, node: Node, x: Any, cos: Any, sin: Any) -> Any:
-    source = node.inputs[0]
-    angles = [v for v in node.inputs[1:3] if v is not None]
-    assert source is not None
+    source, angles = operand(node), [operand(node, 1), operand(node, 2)]
     if source.rank == 4 and all(_same_for_all_heads(a) for a in angles):
         batch, _, length, width = source.shape
         half = (batch, length, width // 2)
@@ -185,8 +190,7 @@ def _table(net: Network, table: Any, value: Value, shape: Any) -> Any:
 
 def _rotated(net: Network, node: Node, x: Any, cos: Any, sin: Any) -> Any:
     """By its definition, for angles that differ between heads and inputs of other ranks."""
-    source = node.inputs[0]
-    assert source is not None
+    source = operand(node)
     rank, shape = source.rank, source.shape
     half = shape[-1] // 2
     sizes = (*shape[:-1], half)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tripy.backends.tensorrt.lowering.elementwise import kind_of
-from tripy.backends.tensorrt.lowering.table import LOWERINGS, lowering, moving
+from tripy.backends.tensorrt.lowering.table import (
+    LOWERINGS,
+    kind_of,
+    lowering,
+    moving,
+    operand,
+)
 from tripy.backends.tensorrt.network import Network
 from tripy.graph import Node, dims
 
@@ -22,7 +27,7 @@ def _permute(net: Network, node: Node, tensor: Any) -> Any:
 
 @lowering("expand")
 def _expand(net: Network, node: Node, tensor: Any) -> Any:
-    return net.expand(tensor, node.inputs[0].shape, node.output.shape)  # type: ignore[union-attr]
+    return net.expand(tensor, operand(node).shape, node.output.shape)
 
 
 @lowering("concatenate")
@@ -39,7 +44,7 @@ def _slice(net: Network, node: Node, tensor: Any) -> Any:
 
 @moving
 def _split(net: Network, node: Node, tensor: Any) -> list[Any]:
-    shape = node.inputs[0].shape  # type: ignore[union-attr]
+    shape = operand(node).shape
     axis, parts = node.attrs["dim"] % len(shape), []
     start: Any = 0
     for size in node.attrs["sizes"]:
@@ -54,8 +59,7 @@ def _split(net: Network, node: Node, tensor: Any) -> list[Any]:
 
 @moving
 def _gather(net: Network, node: Node, tensor: Any, index: Any) -> Any:
-    source = node.inputs[0]
-    assert source is not None
+    source = operand(node)
     axis, kind = node.attrs["dim"] % source.rank, kind_of(node, 1)
     # Negative indices count from the end.
     size = net.cast(net.sizes.vector((source.shape[axis],)), kind)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 
 from tripy import dtypes
-from tripy.backends.tensorrt.lowering.elementwise import kind_of
-from tripy.backends.tensorrt.lowering.table import lowering
+from tripy.backends.tensorrt.lowering.table import kind_of, lowering, operand
 from tripy.backends.tensorrt.network import Network
 from tripy.graph import Node, dims
 from tripy.graph.operations.quantization import block_axis
@@ -16,7 +15,10 @@ from tripy.graph.operations.quantization import block_axis
 
 @lowering("quantize")
 def _quantize(net: Network, node: Node, tensor: Any, scale: Any) -> Any:
-    return quantized(net, node, tensor, scale, node.attrs["dtype"])
+    target = node.attrs["dtype"]
+    if _has_layer(node):
+        return _layer(net, node, "add_quantize", tensor, scale, target)
+    return _by_division(net, tensor, _aligned(net, node, scale), target)
 
 
 @lowering("dequantize")
@@ -24,16 +26,12 @@ def _dequantize(net: Network, node: Node, tensor: Any, scale: Any) -> Any:
     kind = kind_of(node, 1)
     if _has_layer(node):
         return _layer(net, node, "add_dequantize", tensor, scale, kind)
-    one = _layer(net, node, "add_dequantize", tensor, net.number(1.0, kind, 0), kind, dim=None)
-    return net.binary("PROD", one, _aligned(net, node, scale))
+    return net.binary("PROD", net.dequantize(tensor, kind), _aligned(net, node, scale))
 
 
 def _aligned(net: Network, node: Node, scale: Any) -> Any:
     """A scale that broadcasts with the tensor."""
-    if node.op == "dynamic_quantize":
-        return scale
-    tensor, own, dim = node.inputs[0], node.inputs[1], node.attrs["dim"]
-    assert tensor is not None and own is not None
+    tensor, own, dim = operand(node), operand(node, 1), node.attrs["dim"]
     if dim is None:
         if not own.rank == tensor.rank == 2:
             return scale
@@ -52,8 +50,7 @@ def _aligned(net: Network, node: Node, scale: Any) -> Any:
 
 def _has_layer(node: Node) -> bool:
     """Whether TensorRT's layers take the scale: one, one a channel, or blocks of a matrix."""
-    tensor, scale = node.inputs[0], node.inputs[1]
-    assert tensor is not None and scale is not None
+    tensor, scale = operand(node), operand(node, 1)
     if scale.data is None:  # TensorRT wants its scales to be known when it builds.
         return False
     if not scale.rank or node.attrs["dim"] is not None:
@@ -65,40 +62,28 @@ def _has_layer(node: Node) -> bool:
 
 
 def _layer(
-    net: Network,
-    node: Node,
-    method: str,
-    tensor: Any,
-    scale: Any,
-    target: dtypes.dtype,
-    dim: Optional[int] = -1,
+    net: Network, node: Node, method: str, tensor: Any, scale: Any, target: dtypes.dtype
 ) -> Any:
-    rank = len(tensor.shape)
+    rank, dim = len(tensor.shape), node.attrs["dim"]
     if not rank:
         tensor = net.reshape(tensor, (1,))
     layer = net.finish(getattr(net.raw, method)(tensor, scale, net.types[target]))
-    dim = node.attrs["dim"] if dim == -1 else dim
     if dim is not None:
         layer.axis = dim % rank
     result = net.checked(layer.get_output(0))
     return result if rank else net.reshape(result, ())
 
 
-def quantized(net: Network, node: Node, tensor: Any, scale: Any, target: dtypes.dtype) -> Any:
-    """A tensor divided by its scale, rounded half to even and clamped."""
-    if node.op == "quantize" and _has_layer(node):
-        return _layer(net, node, "add_quantize", tensor, scale, target)
-    wide = [net.cast(t, dtypes.float32) for t in (tensor, _aligned(net, node, scale))]
-    quotient = net.binary("DIV", *wide)
-    one = net.number(1.0, dtypes.float32, 0)
-    return _layer(net, node, "add_quantize", quotient, one, target, dim=None)
+def _by_division(net: Network, tensor: Any, scale: Any, target: dtypes.dtype) -> Any:
+    """Quantized by a scale that is computed: divided by it, in float32 as eager does it."""
+    wide = [net.cast(t, dtypes.float32) for t in (tensor, scale)]
+    return net.quantize(net.binary("DIV", *wide), dtypes.float32, target)
 
 
 @lowering("dynamic_quantize")
 def _dynamic_quantize(net: Network, node: Node, tensor: Any) -> list[Any]:
     """The scale is computed, so any TensorRT does it; its own layer makes MX formats only."""
-    source, target = node.inputs[0], node.attrs["dtype"]
-    assert source is not None
+    source, target = operand(node), node.attrs["dtype"]
     kind, rows = source.dtype, node.attrs["dim"] is not None
     high = dtypes.QUANTIZED_RANGE[target][1]
     axes = (source.rank - 1,) if rows else tuple(range(source.rank))
@@ -111,7 +96,7 @@ def _dynamic_quantize(net: Network, node: Node, tensor: Any) -> list[Any]:
     scale = net.with_number("DIV", amax, float(high), dtypes.float32)
     smallest = torch.finfo(getattr(torch, kind.name)).tiny
     scale = net.cast(net.with_number("MAX", scale, smallest, dtypes.float32), kind)
-    return [quantized(net, node, tensor, scale, target), scale]
+    return [_by_division(net, tensor, scale, target), scale]
 
 
 def _with_zero(net: Network, amax: Any, shape: Any, rows: bool) -> Any:

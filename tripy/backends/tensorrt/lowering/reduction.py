@@ -8,8 +8,14 @@ from typing import Any
 import torch
 
 from tripy import dtypes
-from tripy.backends.tensorrt.lowering.elementwise import kind_of
-from tripy.backends.tensorrt.lowering.table import LOWERINGS, Lowering, Unsupported, lowering
+from tripy.backends.tensorrt.lowering.table import (
+    LOWERINGS,
+    Lowering,
+    Unsupported,
+    kind_of,
+    lowering,
+    operand,
+)
 from tripy.backends.tensorrt.network import Network
 from tripy.graph import Node, dims
 
@@ -18,8 +24,7 @@ _LARGEST_K = 3840
 
 
 def _axes(node: Node) -> tuple[int, ...]:
-    source, dim = node.inputs[0], node.attrs["dim"]
-    assert source is not None
+    source, dim = operand(node), node.attrs["dim"]
     if dim is None:
         return tuple(range(source.rank))
     chosen = dim if isinstance(dim, tuple) else (dim,)
@@ -49,7 +54,7 @@ LOWERINGS |= {
 
 def _count(net: Network, node: Node, axes: Sequence[int], kind: dtypes.dtype) -> Any:
     """How many elements are reduced to one, as a tensor of one element and no dimension."""
-    count = dims.product(node.inputs[0].shape[axis] for axis in axes)  # type: ignore[union-attr]
+    count = dims.product(operand(node).shape[axis] for axis in axes)
     return net.cast(net.reshape(net.sizes.vector((count,)), ()), kind)
 
 
@@ -111,8 +116,7 @@ def _argmin(net: Network, node: Node, tensor: Any) -> Any:
 
 def _position(net: Network, node: Node, tensor: Any, operation: str) -> Any:
     """The smallest index of an extreme: TensorRT does not say which of equals its top-k takes."""
-    source, keep = node.inputs[0], node.attrs["keepdim"]
-    assert source is not None
+    source, keep = operand(node), node.attrs["keepdim"]
     shape = source.shape
     if not shape:
         zero = torch.zeros((), dtype=torch.int32)
@@ -133,8 +137,7 @@ def _position(net: Network, node: Node, tensor: Any, operation: str) -> Any:
 
 @lowering("topk")
 def _topk(net: Network, node: Node, tensor: Any) -> list[Any]:
-    source, k = node.inputs[0], node.attrs["k"]
-    assert source is not None
+    source, k = operand(node), node.attrs["k"]
     if isinstance(k, dims.Expr) or k > _LARGEST_K:
         raise Unsupported(
             f"TensorRT finds the {_LARGEST_K} largest elements at most, not {k}",
@@ -160,8 +163,7 @@ def _topk(net: Network, node: Node, tensor: Any) -> list[Any]:
 
 @lowering("cumsum")
 def _cumsum(net: Network, node: Node, tensor: Any) -> Any:
-    source = node.inputs[0]
-    assert source is not None
+    source = operand(node)
     at = torch.tensor(node.attrs["dim"] % source.rank, dtype=torch.int32)
     layer = net.raw.add_cumulative(
         net.cast(tensor, dtypes.float32),

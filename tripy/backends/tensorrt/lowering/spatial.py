@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tripy import dtypes
-from tripy.backends.tensorrt.lowering.elementwise import kind_of
-from tripy.backends.tensorrt.lowering.table import LOWERINGS, Lowering, Unsupported, lowering
+from tripy.backends.tensorrt.lowering.table import (
+    LOWERINGS,
+    Lowering,
+    Unsupported,
+    kind_of,
+    lowering,
+    operand,
+)
 from tripy.backends.tensorrt.network import Network
 from tripy.graph import Node
 from tripy.graph.operations.spatial import exact_scale
@@ -32,8 +38,7 @@ def _pad(net: Network, node: Node, tensor: Any) -> Any:
 @lowering("resize")
 def _resize(net: Network, node: Node, tensor: Any) -> Any:
     """A point's weights are products of one factor a dimension: dimensions come in turn."""
-    source, attrs = node.inputs[0], node.attrs
-    assert source is not None
+    source, attrs = operand(node), node.attrs
     kind, mode, rank = source.dtype, attrs["mode"], source.rank
     scales = attrs["scales"] or (1.0,) * rank
     for axis, scale in enumerate(map(exact_scale, scales)):

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tripy.backends.tensorrt.network import OPAQUE, Network
-from tripy.dtypes import float16
-from tripy.graph import Node
+from tripy.dtypes import dtype, float16
+from tripy.graph import Node, Value
 
 Lowering = Callable[..., Any]
 
@@ -46,7 +46,7 @@ def moving(function: Lowering) -> Lowering:
     """
 
     def run(net: Network, node: Node, tensor: Any, *rest: Any) -> Any:
-        kind = node.inputs[0].dtype  # type: ignore[union-attr]
+        kind = kind_of(node)
         if kind not in OPAQUE:
             return function(net, node, tensor, *rest)
         result = function(net, node, *(_plain(net, t, kind) for t in (tensor, *rest)))
@@ -58,20 +58,21 @@ def moving(function: Lowering) -> Lowering:
 
 
 def _plain(net: Network, tensor: Any, kind: Any) -> Any:
-    if tensor.dtype != net.types[kind]:
-        return tensor
-    return _scaled(net, "add_dequantize", tensor, net.trt.float16)
+    return net.dequantize(tensor, float16) if tensor.dtype == net.types[kind] else tensor
 
 
 def _small(net: Network, tensor: Any, kind: Any) -> Any:
-    return _scaled(net, "add_quantize", tensor, net.types[kind])
+    return net.quantize(tensor, float16, kind)
 
 
-def _scaled(net: Network, method: str, tensor: Any, target: Any) -> Any:
-    """Quantize or dequantize with a scale of 1."""
-    from_scalar = not len(tensor.shape)
-    if from_scalar:
-        tensor = net.reshape(tensor, (1,))
-    one = net.number(1.0, float16, 0)
-    result = net.add(getattr(net.raw, method)(tensor, one, target))
-    return net.reshape(result, ()) if from_scalar else result
+def operand(node: Node, index: int = 0) -> Value:
+    """An input that the node has."""
+    value = node.inputs[index]
+    if value is None:
+        raise LookupError(f"{node.op} has no input {index}")
+    return value
+
+
+def kind_of(node: Node, index: int = 0) -> dtype:
+    """The data type of an input that the node has."""
+    return operand(node, index).dtype

@@ -35,6 +35,11 @@ def _quantize(attrs: Attrs, x: T, scale: T) -> T:
     return rounded(x.float() / scale, attrs["dtype"])
 
 
+def is_usable_scale(scale: T) -> bool:
+    """Whether all scales are finite numbers above zero."""
+    return bool(((scale > 0) & torch.isfinite(scale)).all())
+
+
 def rounded(x: T, dtype: dtypes.dtype) -> T:
     """Values already divided by the scale, in the quantized type: rounded half to even.
 
