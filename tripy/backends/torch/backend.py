@@ -52,7 +52,7 @@ class TorchBackend(AbstractBackend):
         if where.kind == "gpu" and not torch.cuda.is_available():
             return "torch sees no CUDA device"
         if where.kind == "gpu" and where.index >= torch.cuda.device_count():
-            return f"there are {torch.cuda.device_count()} CUDA devices, so {where} is not there"
+            return f"torch sees {torch.cuda.device_count()} CUDA devices; {where} is not there"
         return None
 
     def compile(
