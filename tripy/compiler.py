@@ -201,7 +201,7 @@ def _runtime_parameter(parameter: inspect.Parameter, name: str) -> inspect.Param
 
 
 def _choose(backend: str, where: Device, target: Any) -> tuple[AbstractBackend, str]:
-    if backend != "auto" and backend not in BACKENDS:
+    if not isinstance(backend, str) or backend not in ("auto", *BACKENDS):
         raise TripyException(
             "compile: there is no such backend.",
             got=f"backend={backend!r}",

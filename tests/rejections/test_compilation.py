@@ -48,6 +48,8 @@ THREE = "(min, opt, max)"
      "compile: the arguments do not fit the function: too", "2 positional", "relu(input"),
     ('tp.compile(tp.relu, args=[info], backend="onnx")', "compile: there is no such backend.",
      "'onnx'", "'auto', 'torch', 'tensorrt'"),
+    ('tp.compile(tp.relu, args=[info], backend=["torch"])', "compile: there is no such backend.",
+     "['torch']", "'auto', 'torch', 'tensorrt'"),
     ('tp.compile(tp.relu, args=[info], backend="torch", device="gpu:99")', "compile: the backend",
      "torch sees", "a device that is there"),
     ('tp.compile(tp.relu, args=[info], device="tpu")', "device: not a device.", "'tpu'", '"gpu"'),
