@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Optional
 
 import numpy as np
+import torch
 
 import tripy as tp
 from tests.fuzz import Program, Step
@@ -314,3 +315,15 @@ def _spatial(p: Program) -> Optional[Step]:
         ]
     )
     return step(f"{name}({{0}})", run, x)
+
+
+@tp.register_plugin("fuzz::both", outputs=lambda x, y: (x, ((y.shape[0] * 2,), y.dtype)))
+def _both(x, y):
+    return x.clone(), torch.cat([y, y])
+
+
+@family("plugin")
+def _plugin(p: Program) -> Optional[Step]:
+    x, y, part = p.pick(*ANY), p.pick(*ANY, rank=1), p.choose([0, 1])
+    run = lambda a, b: tp.plugin("fuzz::both", [a, b])[part]  # noqa: E731
+    return step(f"plugin both({{0}}, {{1}})[{part}]", run, x, y)

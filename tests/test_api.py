@@ -68,6 +68,8 @@ SIGNATURES = {
     "gelu": "input, approximate='none'",
     "scaled_dot_product_attention": "query, key, value, mask=None, is_causal=False, scale=None",
     "kv_cache_update": "cache, update, write_indices",
+    "plugin": "name, inputs, **attributes",
+    "register_plugin": "name, *, outputs, version='1'",
     "rotary_embedding": "input, cos, sin, interleaved=False",
     "quantize": "input, scale, dtype, dim=None",
     "dequantize": "input, scale, dtype, dim=None",
@@ -150,7 +152,7 @@ def test_the_walk_meets_everything():
     assert len(found) == len(ENTRIES)
     assert set(tp.__all__) <= set(found)
     functions = {name for name, kind in found.items() if kind == "function"}
-    assert functions == {*ops.__all__, "compile", "default_stream"}
+    assert functions == {*ops.__all__, "compile", "default_stream", "register_plugin"}
     modules = {name for name, kind in found.items() if kind == "module"}
     assert modules == {*nn.__all__} - {"Module", "Parameter"}
     methods = {f"{c.__name__}.{n}" for c, names in METHODS.items() for n in names.split()}

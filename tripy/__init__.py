@@ -27,6 +27,7 @@ from tripy.nn import *  # noqa: F403
 from tripy.nn import __all__ as _modules
 from tripy.ops import *  # noqa: F403
 from tripy.ops import __all__ as _functions
+from tripy.ops.plugins import register_plugin
 from tripy.stream import Stream, default_stream
 from tripy.tensor import DimensionSize, Tensor
 
@@ -36,7 +37,7 @@ __all__ = [
     "Bounds", "DimensionInputInfo", "DimensionSize", "Executable", "InputInfo", "NamedDimension",
     "Stream", "Tensor", "TripyException", "bfloat16", "bool", "compile", "config",
     "default_stream", "device", "dtype", "float8", "float16", "float32", "floating", "int4", "int8",
-    "int32", "int64", "integer", "logger", "types", *_functions, *_modules,
+    "int32", "int64", "integer", "logger", "register_plugin", "types", *_functions, *_modules,
 ]  # fmt: skip
 
 

@@ -129,6 +129,9 @@ class _Watcher:
         for kind, value in zip(kinds, node.outputs):
             if kind.startswith("@"):
                 accepted = schema.types.get(kind[1:], dtypes.ALL)
+                if isinstance(node.attrs.get(kind[1:]), tuple):  # The user says which one.
+                    self._tag(value, Slot(accepted))
+                    continue
                 slot = self.slots.get(kind[1:]) or (
                     self.slot(kind[1:]) if kind[1:] in self.bound else Slot((value.dtype,))
                 )

@@ -48,10 +48,10 @@ def make_tokenizer(source, vocabulary: int):
         ) from None
 
 
-def load(source, quant_mode: str, tokenizer) -> GPT:
+def load(source, quant_mode: str, tokenizer, calibration: str = "tripy") -> GPT:
     """A model with its weights."""
     model = GPT(read_config(source, quant_mode))
-    load_quant_weights_from_hf(model, source, quant_mode, tokenizer.encode)
+    load_quant_weights_from_hf(model, source, quant_mode, tokenizer.encode, calibration)
     return model
 
 
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     source = args.checkpoint or (DEMO if args.model_type == "demo" else args.model_type)
     tokenizer = make_tokenizer(source, read_config(source).vocab_size)
     prompt = tokenizer.encode(args.input_text)
-    model = load(source, args.quant_mode, tokenizer)
+    model = load(source, args.quant_mode, tokenizer, args.calibration)
     generator = Generator(model)
     generator.check(prompt)
     print(tokenizer.decode(prompt), end="", flush=True)
@@ -135,6 +135,7 @@ def main() -> int:
     add("--temperature", type=float, default=0.7, help="0 takes the likeliest token")
     add("--top-k", type=int, default=0, help="only so many of the likeliest tokens; 0 for all")
     add("--quant-mode", choices=tuple(QUANT_MODES), default="none")
+    add("--calibration", choices=("tripy", "modelopt"), default="tripy", help="what finds scales")
     add("--evaluate", action="store_true", help="measure bits a byte on held-out text")
     args = parser.parse_args()
     for name, least in {"max_new_tokens": 1, "seed": 0, "temperature": 0, "top_k": 0}.items():

@@ -25,7 +25,10 @@ QUANT_MODES = {
     "none": (None, None, False),
     "int8-weight-only": (tp.int8, 0, False),
     "int8": (tp.int8, 0, True),
+    "smoothquant": (tp.int8, 0, True),
     "int4-weight-only": (tp.int4, None, False),
+    "int4-awq": (tp.int4, None, False),
+    "w4a8": (tp.int4, None, True),
     "float8": (tp.float8, None, True),
 }
 
@@ -47,6 +50,8 @@ class GPTConfig:
         if self.quant_mode not in QUANT_MODES:
             modes = ", ".join(QUANT_MODES)
             raise ValueError(f"[GPT] got quant_mode={self.quant_mode!r}; expected one of {modes}")
+
+    inner = property(lambda self: self.n_inner or 4 * self.n_embd, doc="Width of the MLP.")
 
 
 class Bfloat16Linear(tp.Linear):
@@ -99,9 +104,11 @@ class Block(tp.Module):
         self.ln_1 = tp.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.attn = Attention(config)
         self.ln_2 = tp.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        inner = config.n_inner or 4 * config.n_embd
         # With static int8 scales, what goes from one layer to the next is int8 all the way.
-        up, down = linear(config, config.n_embd, inner), linear(config, inner, config.n_embd)
+        up, down = (
+            linear(config, config.n_embd, config.inner),
+            linear(config, config.inner, config.n_embd),
+        )
         gelu = partial(tp.gelu, approximate="tanh")
         self.mlp = tp.Sequential({"c_fc": up, "gelu": gelu, "c_proj": down})
 

@@ -1,14 +1,11 @@
-"""Loads GPT-2 checkpoints in Hugging Face's layout, and quantizes them on the way.
+"""Loads GPT-2 checkpoints in Hugging Face's layout, and quantizes them.
 
-A checkpoint is loaded whole or not at all. Each matrix is quantized as soon as it is read, so its
-floating-point copy goes before the next one comes. GPT-2's `Conv1D` stores weights [in, out], the
-transpose of a linear layer's. Shapes give a mistake away, except in `attn.c_proj`, which is square:
-so a block's four matrices are always transposed, and where three do not fit then, it is an error.
+A checkpoint is loaded whole or not at all. GPT-2's `Conv1D` stores weights [in, out], the transpose
+of a linear layer's. Shapes give a mistake away, except in `attn.c_proj`, which is square: so a
+block's four matrices are always transposed, and where three do not fit then, it is an error.
 
-Weight scales are amax / 127 for each output feature (int8), amax / 448 (float8), or amax / 7 for
-each block of 64 inputs (int4: this costs 0.55% in bits a byte on the demo, blocks of 128 0.94%).
-Input scales come from calibration: the model reads training text in floating point, and the
-largest magnitude that a layer sees sets its scale. 16 windows do: 4 to 64 differ by 0.07%.
+Scales come from `tripy.quantization`, or from nvidia-modelopt, which read calibration text with the
+model in floating point. int4 blocks have 64 inputs: 0.55% in bits a byte on the demo, 128 0.94%.
 """
 
 import json
@@ -18,27 +15,38 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from data import calibration_text
-from model import GPT, QUANT_MODES, GPTConfig
+from model import GPT, GPTConfig
 from safetensors import safe_open
 
 import tripy as tp
+import tripy.quantization as tq
 
 DEMO = Path(__file__).parent / "demo"
 TRANSPOSED = tuple(f"{n}.weight" for n in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"))
 BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")  # masks that old versions saved
-HIGH = {tp.int8: 127.0, tp.int4: 7.0, tp.float8: 448.0}
+CONFIGURATIONS = {
+    "int8-weight-only": tq.INT8_WEIGHT_ONLY_CFG,
+    "int8": tq.INT8_DEFAULT_CFG,
+    "smoothquant": tq.INT8_SMOOTHQUANT_CFG,
+    "int4-weight-only": tq.INT4_BLOCKWISE_WEIGHT_ONLY_CFG,
+    "int4-awq": tq.INT4_AWQ_CFG,
+    "w4a8": tq.W4A8_INT8_CFG,
+    "float8": tq.FP8_DEFAULT_CFG,
+}
+# The configurations leave the head out: a third of the smallest GPT-2, here in int8.
+HEAD = tq.QuantizationConfig((tq.Rule("lm_head.weight_quantizer", (tq.QuantizerConfig(8, 0),)),))
 GPT2 = {
     "activation_function": "gelu_new",
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
 }
-TINY = 1e-30  # Keeps the scale of weights that are all zeros above zero.
 
 
 def load_weights_from_hf(model: GPT, source) -> None:
-    """Loads a checkpoint into a model that is not quantized: see load_quant_weights_from_hf."""
-    load_quant_weights_from_hf(model, source, "none")
+    """Loads a checkpoint into a model that is not quantized."""
+    model.load_state_dict(dict(read_tensors(find(source))))
 
 
 def load_demo_weights(model: GPT, quant_mode: str = "none") -> None:
@@ -46,7 +54,9 @@ def load_demo_weights(model: GPT, quant_mode: str = "none") -> None:
     load_quant_weights_from_hf(model, DEMO, quant_mode)
 
 
-def load_quant_weights_from_hf(model: GPT, source, quant_mode: str, encode=None) -> None:
+def load_quant_weights_from_hf(
+    model: GPT, source, quant_mode: str, encode=None, calibration: str = "tripy"
+) -> None:
     """Loads a checkpoint, quantized.
 
     Args:
@@ -54,35 +64,63 @@ def load_quant_weights_from_hf(model: GPT, source, quant_mode: str, encode=None)
         source: A folder with config.json and model.safetensors, or a name on Hugging Face.
         quant_mode: One of model.QUANT_MODES.
         encode: Makes tokens of text, for calibration; not needed where bytes are tokens.
+        calibration: "tripy", or "modelopt": needs nvidia-modelopt and transformers.
 
     Raises:
         ValueError, tp.TripyException: For a checkpoint that is not there, cannot be read, or does
             not fit; all that does not fit is listed, and the model is as it was.
     """
-    config, (dtype, dim, static) = model.config, QUANT_MODES.get(quant_mode, (None, None, None))
+    config = model.config
     if quant_mode != config.quant_mode:
         raise _problem(f"quant_mode={quant_mode!r}", f"the model's own, {config.quant_mode!r}")
-    state = {}
-    for name, weight in read_tensors(find(source)):
-        narrow = dtype is tp.int4 and ".c_" in name  # Bfloat16Linear's
-        state[name] = tp.cast(weight, tp.bfloat16).eval() if narrow else weight
-        if dtype is not None and name.endswith(TRANSPOSED) and weight.rank == 2:
-            state.update(_quantized(name.removesuffix(".weight"), weight, dtype, dim))
-    head = state.get("lm_head.weight", state.get("wte.weight"))
-    if dtype is not None and head is not None and head.rank == 2:
-        state.update(_quantized("lm_head", head, tp.int8, 0))
-    if static:
-        if encode is None and config.vocab_size != 256:
-            raise _problem("no tokenizer for calibration", "encode=", "tokenizer.encode")
-        floating = GPT(replace(config, quant_mode="none"))
-        load_weights_from_hf(floating, source)
-        length = min(config.block_size, 256)
-        text = calibration_text(16, 4 * length)
-        tokens = np.array(encode(text.decode(errors="replace")) if encode else list(text), np.int32)
-        windows = tokens[: len(tokens) // length * length].reshape(-1, length)
-        for layer, amax in calibrate(floating, windows[:: max(1, len(windows) // 16)]).items():
-            state[f"{layer}.input_scale"] = tp.Tensor(max(amax, TINY) / HIGH[dtype])
-    model.load_state_dict(state)
+    if quant_mode == "none":
+        return load_weights_from_hf(model, source)
+    how = CONFIGURATIONS[quant_mode]
+    if how.rules[0].quantizers[0].num_bits == 4:
+        blocks = tq.QuantizerConfig(4, block_size=math.gcd(64, config.n_embd, config.inner))
+        how = how.with_rules(tq.Rule("*h.*.weight_quantizer", (blocks,)))
+    if calibration == "modelopt":
+        quantized = _with_modelopt(how, find(source), lambda: _windows(config, encode))
+    else:
+        quantized = GPT(replace(config, quant_mode="none"))
+        load_weights_from_hf(quantized, source)
+
+        def read(model):
+            for window in _windows(config, encode):
+                model(tp.Tensor(window[None]))
+
+        loop = None if quant_mode.endswith("weight-only") else read
+        with tp.logger.use_verbosity("warning"):
+            tq.quantize(quantized, how, loop, predicate=lambda path, _: path != "lm_head" or HEAD)
+    tq.to_tripy(quantized, model)
+
+
+def _windows(config: GPTConfig, encode) -> np.ndarray:
+    """Tokens of training text for calibration, int32 [16, length]; 4 to 64 differ by 0.07%."""
+    if encode is None and config.vocab_size != 256:
+        raise _problem("no tokenizer for calibration", "encode=", "tokenizer.encode")
+    length = min(config.block_size, 256)
+    text = calibration_text(16, 4 * length)
+    tokens = np.array(encode(text.decode(errors="replace")) if encode else list(text), np.int32)
+    count = len(tokens) // length
+    return tokens[: count * length].reshape(-1, length)[:: max(1, count // 16)]
+
+
+def _with_modelopt(how: tq.QuantizationConfig, folder: Path, windows):
+    """A model of transformers that nvidia-modelopt has quantized."""
+    try:
+        import modelopt.torch.quantization as mtq  # noqa: PLC0415  (optional)
+        from transformers import GPT2LMHeadModel  # noqa: PLC0415
+    except ImportError as error:
+        missing = "pip install nvidia-modelopt transformers; or --calibration tripy"
+        raise _problem(f"{error}", "nvidia-modelopt and transformers", missing) from None
+
+    def forward_loop(model):
+        for window in windows():
+            model(torch.from_numpy(window[None]).long())
+
+    model = GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
+    return mtq.quantize(model, tq.modelopt_config(how.with_rules(*HEAD.rules)), forward_loop)
 
 
 def read_config(source, quant_mode: str = "none") -> GPTConfig:
@@ -139,39 +177,6 @@ def read_tensors(folder: Path):
             "an undamaged model.safetensors, or its parts and their index",
             "save_pretrained(folder) of transformers",
         ) from None
-
-
-def _quantized(layer: str, weight: tp.Tensor, dtype: tp.dtype, dim: int | None) -> dict:
-    """A matrix [out, in], quantized, and its scale: one an output feature if `dim` is 0."""
-    groups, axis = weight, None if dim is None else 1
-    if dtype is tp.int4:
-        block = math.gcd(64, weight.shape[1])
-        groups, axis = tp.reshape(weight, (weight.shape[0], -1, block)), 2
-    scale = tp.maximum(tp.max(abs(groups), axis) / HIGH[dtype], TINY)
-    kept = tp.cast(scale, tp.bfloat16 if dtype is tp.int4 else tp.float32).eval()
-    quantized = tp.quantize(weight, tp.cast(kept, tp.float32), dtype, dim).eval()
-    return {f"{layer}.weight": quantized, f"{layer}.weight_scale": kept}
-
-
-def calibrate(model: GPT, windows: np.ndarray) -> dict[str, float]:
-    """The largest magnitude that each linear layer gets as its input, by the layer's name."""
-    seen, largest = {}, 0.0
-
-    def watch(name, layer):
-        def forward(x):
-            seen[name] = tp.max(abs(x))
-            return type(layer).forward(layer, x)
-
-        layer.forward = forward
-
-    for i, block in enumerate(model.h):
-        for part in ("attn", "mlp"):
-            for name, layer in getattr(block, part).named_children():
-                watch(f"h.{i}.{part}.{name}", layer)
-    for window in windows:
-        model(tp.Tensor([window.tolist()], dtype=tp.int32))
-        largest = np.maximum(largest, tp.stack(list(seen.values())).numpy())
-    return dict(zip(seen, largest.tolist(), strict=True))
 
 
 def _line(error: Exception) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tripy as tp
+from tests.ops import cases  # noqa: F401  (It registers the plugin that is called here.)
 from tests.rejections.support import PACKAGE
 from tripy import nn, ops
 
@@ -48,6 +49,7 @@ CALLS = {
     "where": {"condition": B, "input": X, "other": X},
     "outer": {"vec1": V, "vec2": V},
     "pad": {"input": X, "pad": [(0, 1), (1, 0)], "mode": "constant", "value": 0},
+    "plugin": {"name": "cases::rows", "inputs": [X, X], "copies": 2},
     "permute": {"input": X, "perm": (1, 0)}, "transpose": {"input": X, "dim0": 0, "dim1": 1},
     "repeat": {"input": X, "repeats": 2, "dim": 0}, "reshape": {"input": X, "shape": (3, 2)},
     "resize": {"input": X, "output_shape": (4, 6), "mode": "linear", "align_corners": False},

@@ -69,6 +69,8 @@ REASONS = {
     "Sub-byte quantization with odd tensor volume": "int4 tensors of an odd number of elements",
     "no whole length": "resizing by scales that do not give whole lengths",
     "int4[": "int4 tensors whose last dimension is 1",
+    "has no plugin layers": "plugins, of TensorRT-RTX",
+    "no product of int4 weights and inputs": "int4 weights with int8 inputs",
     "pads less than the kernel's size": "pooling padded by the kernel's size or more",
 }
 

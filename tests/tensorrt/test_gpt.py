@@ -13,9 +13,12 @@ from model import QUANT_MODES  # isort: skip  (tests.demo makes it known.)
 
 pytestmark = needs_rtx
 # What the weights of an engine may take of those of the float32 engine, by the builder's account.
-SHARES = {"int8-weight-only": 0.29, "int8": 0.29, "float8": 0.29, "int4-weight-only": 0.17}
+SHARES = dict.fromkeys(("int8-weight-only", "int8", "smoothquant", "float8"), 0.29)
+SHARES |= {"int4-weight-only": 0.17, "int4-awq": 0.17}
 # Two roundings of one sum can fall on either side of a half: a step of the layer's type.
-NEAR = {"int4-weight-only": 0.2}
+NEAR = {"int4-weight-only": 0.2, "int4-awq": 0.2, "smoothquant": 0.5}
+# TensorRT has no product of int4 weights and int8 inputs.
+MODES = [mode for mode in QUANT_MODES if mode != "w4a8"]
 BATCH = tp.NamedDimension("batch", 1, 2, 4)
 LENGTHS = (1, 16, 256)
 
@@ -43,19 +46,19 @@ def assert_near(got, expected, mode):
 @pytest.mark.parametrize("target", ["sm_89", "sm_120"])
 def test_bytes_of_weights(target):
     info = tp.InputInfo((BATCH, LENGTHS), tp.int32)
-    taken = {m: build(demo(m).forward, [info], target).report().engine_bytes for m in QUANT_MODES}
+    taken = {m: build(demo(m).forward, [info], target).report().engine_bytes for m in MODES}
     for mode, share in SHARES.items():
         assert 0 < taken[mode] <= share * taken["none"], (mode, taken)
 
 
-@pytest.mark.parametrize("mode", QUANT_MODES)
+@pytest.mark.parametrize("mode", MODES)
 def test_forward(mode):
     model, given = demo(mode), tokens(2, 12)
     engine = build(model.forward, [tp.InputInfo((BATCH, LENGTHS), tp.int32)])
     assert_near(interpreted(engine, [given])[0], model.forward(given), mode)
 
 
-@pytest.mark.parametrize("mode", QUANT_MODES)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("batch", [2, BATCH], ids=["batch 2", "any batch"])
 def test_with_a_cache(mode, batch):
     model, given = demo(mode), tokens(2, 9)
@@ -74,6 +77,11 @@ def test_with_a_cache(mode, batch):
     assert_near(logits, expected, mode)
     for got, cache in zip(filled, written, strict=True):
         assert_near(got, cache, mode)
+
+
+def test_int4_weights_with_int8_inputs_are_refused():
+    with pytest.raises(tp.TripyException, match="no product of int4 weights and inputs"):
+        build(demo("w4a8").forward, [tp.InputInfo((2, 16), tp.int32)])
 
 
 def test_caches_are_written_in_place():

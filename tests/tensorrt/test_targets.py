@@ -15,7 +15,8 @@ TURING = ("FP32 GEMM is not supported", "Cannot compile for target(s) sm75", "fo
 
 
 @pytest.mark.parametrize("target", ["sm_75", "sm_120"])
-@pytest.mark.parametrize("op", sorted({case.op for case in CASES}))
+# TensorRT-RTX has no plugin layers: tests/tensorrt/test_plugins.py.
+@pytest.mark.parametrize("op", sorted({case.op for case in CASES} - {"plugin"}))
 def test_built(op, target):
     cases = [case for case in CASES if case.op == op]
     built = [

@@ -8,9 +8,10 @@ A schema is written as a signature and a shape function::
         return shape
 
 In the signature, ``T`` is a type variable: all inputs that name it have the same data type, one of
-those given. ``name: T?`` may be left out, ``names: T*`` stands for any number of inputs. An output
-is a type variable, a data type's name, or ``@attribute`` for a type given as an attribute, whose
-types are listed under its name, as those of a variable are.
+those given. ``Any`` is none: each input that names it has a type of its own. ``name: T?`` may be
+left out, ``names: T*`` stands for any number of inputs. An output is a type variable, a data type's
+name, or ``@attribute`` for a type given as an attribute, whose types are listed under its name, as
+those of a variable are; where the attribute is a tuple, it has one type for each output.
 """
 
 from __future__ import annotations
@@ -241,6 +242,8 @@ def infer_node(
                 expected=dtypes.listed(schema.types[each.type]),
                 hint=f"tp.cast({each.name}, ...)",
             )
+        if each.type == "Any":
+            continue
         first = bound.setdefault(each.type, (each.name, value.dtype))
         if validate and first[1] is not value.dtype:
             raise ctx.fail(
@@ -254,12 +257,13 @@ def infer_node(
     kinds = schema.outputs * len(shapes) if len(schema.outputs) == 1 else schema.outputs
     if validate:
         _check_attributes(ctx, schema)
-    types = [
-        attrs[kind[1:]]
-        if kind.startswith("@")
-        else (dtypes.BY_NAME[kind] if kind in dtypes.BY_NAME else bound[kind][1])
-        for kind in kinds
-    ]
+    types = []
+    for position, kind in enumerate(kinds):
+        if kind.startswith("@"):
+            given = attrs[kind[1:]]
+            types.append(given[position] if isinstance(given, tuple) else given)
+        else:
+            types.append(dtypes.BY_NAME[kind] if kind in dtypes.BY_NAME else bound[kind][1])
     return types, shapes, ctx.constraints
 
 
@@ -267,7 +271,9 @@ def _check_attributes(ctx: Inference, schema: Schema) -> None:
     """Refuse a data type given as an attribute that is not one of those it may be."""
     for kind in schema.outputs:
         accepted = schema.types.get(kind[1:]) if kind.startswith("@") else None
-        if accepted is not None and ctx.attrs[kind[1:]] not in accepted:
+        given = ctx.attrs[kind[1:]] if kind.startswith("@") else ()
+        asked = given if isinstance(given, tuple) else (given,)
+        if accepted is not None and any(each not in accepted for each in asked):
             raise ctx.fail(
                 "the data type is not supported.",
                 got=f"{kind[1:]}={ctx.attrs[kind[1:]]}",

@@ -47,6 +47,7 @@ from tripy.ops.movement import (
     transpose,
     unsqueeze,
 )
+from tripy.ops.plugins import plugin
 from tripy.ops.quantization import dequantize, dynamic_quantize, quantize
 from tripy.ops.reduction import (
     all,
@@ -72,7 +73,7 @@ __all__ = [
     "copy", "cos", "cumsum", "dequantize", "dynamic_quantize", "equal", "exp", "expand", "flatten",
     "flip", "full", "full_like", "gather", "gelu", "iota", "iota_like", "kv_cache_update", "log",
     "masked_fill", "max", "maximum", "maxpool", "mean", "min", "minimum", "ones", "ones_like",
-    "outer", "pad", "permute", "prod", "quantize", "relu", "repeat", "reshape", "resize",
+    "outer", "pad", "permute", "plugin", "prod", "quantize", "relu", "repeat", "reshape", "resize",
     "rotary_embedding", "rsqrt", "scaled_dot_product_attention", "sigmoid", "silu", "sin",
     "softmax", "split", "sqrt", "squeeze", "stack", "sum", "tanh", "topk", "transpose", "tril",
     "triu", "unsqueeze", "var", "where", "zeros", "zeros_like",

@@ -1,7 +1,8 @@
 """Constant folding: what does not depend on inputs is computed once, at compile time.
 
 Weights become small here: ``quantize`` of a parameter is folded. ``dequantize`` never is, since it
-would make them large again, and neither is anything that would grow the program much.
+would make them large again, and neither is anything that would grow the program much; nor are
+plugins, whose results may be other ones each time.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from tripy.errors import TripyException
 from tripy.graph import Graph, Node, Value, dims
 
-NEVER_FOLDED = {"dequantize", "dimension"}
+NEVER_FOLDED = {"dequantize", "dimension", "plugin"}
 # A result may be this much larger than what it is computed from: room for masks and tables.
 MAXIMUM_GROWTH_BYTES = 16 * 2**20
 

@@ -15,7 +15,9 @@ from tripy.backends.tensorrt.distribution import Distribution
 from tripy.backends.tensorrt.lower import Names, lower, refused
 from tripy.backends.tensorrt.messages import Messages, library
 from tripy.backends.tensorrt.network import Network
+from tripy.backends.tensorrt.plan import serialized
 from tripy.backends.tensorrt.timing_cache import TimingCache
+from tripy.backends.torch import storage
 from tripy.errors import TripyException
 from tripy.graph import Graph, dims
 
@@ -136,17 +138,19 @@ def build(
     """
     with library(distribution.name).lock:  # One build at a time: they share a builder.
         made = draft(distribution, graph, targets, optimization_level)
+        storage.give_memory_back()  # What was needed to turn and pack weights.
         raw, options, net = made.net.raw, made.options, made.net
         timing = TimingCache(distribution, options)
         progress = _Progress(distribution.module)
         options.progress_monitor = progress.monitor
-        plan = _run(lambda: made.builder.build_serialized_network(raw, options), progress)
+        plan = serialized(
+            distribution.module, made.builder, raw, options, lambda work: _run(work, progress)
+        )
         if plan is None:
             raise _failed("the engine cannot be built", made.messages, net, "")
         timing.store()
+    storage.give_memory_back()
     layers = [_describe(raw.get_layer(i), net) for i in range(raw.num_layers)]
-    # The tensor shares the plan's memory, and keeps it.
-    plan = torch.frombuffer(plan, dtype=torch.uint8)
     return Engine(plan, made.names, layers, made.messages.weight_bytes)
 
 

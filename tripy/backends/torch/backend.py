@@ -13,6 +13,7 @@ from tripy.backends.torch import storage
 from tripy.backends.torch.eager import run_node
 from tripy.backends.torch.kernels import KERNELS
 from tripy.backends.torch.lowering.quantization import is_usable_scale
+from tripy.backends.torch.plugins import require
 from tripy.backends.torch.program import TorchProgram
 from tripy.device import device
 from tripy.graph import Graph, Node
@@ -64,6 +65,7 @@ class TorchBackend(AbstractBackend):
     def load(
         self, graph: Graph, where: device, described: Mapping[str, Any], tensors: Mapping[str, Any]
     ) -> TorchProgram:
+        require(graph.nodes())
         return self._prepare(graph)
 
     def _prepare(self, graph: Graph) -> TorchProgram:

@@ -7,12 +7,13 @@ from tripy.graph.operations import (
     fused,
     linear_algebra,
     movement,
+    plugins,
     quantization,
     reduction,
     spatial,
 )
 
 __all__ = [
-    "convolution", "create", "elementwise", "fused", "linear_algebra", "movement", "quantization",
-    "reduction", "spatial",
+    "convolution", "create", "elementwise", "fused", "linear_algebra", "movement", "plugins",
+    "quantization", "reduction", "spatial",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from tripy.backends.tensorrt.lowering import (
     elementwise,
     linear_algebra,
     movement,
+    plugins,
     quantization,
     reduction,
     spatial,
@@ -14,5 +15,5 @@ from tripy.backends.tensorrt.lowering.table import LOWERINGS, Unsupported
 
 __all__ = [
     "LOWERINGS", "Unsupported", "convolution", "create", "elementwise", "linear_algebra",
-    "movement", "quantization", "reduction", "spatial",
+    "movement", "plugins", "quantization", "reduction", "spatial",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tripy import dtypes
-from tripy.backends.tensorrt.lowering.table import kind_of, lowering, operand
+from tripy.backends.tensorrt.lowering.table import Unsupported, kind_of, lowering, operand
 from tripy.backends.tensorrt.network import Network
 from tripy.graph import Node, Value, dims
 
@@ -14,6 +14,11 @@ from tripy.graph import Node, Value, dims
 @lowering("matmul")
 def _matmul(net: Network, node: Node, left: Any, right: Any) -> Any:
     """A vector is a matrix of one row on the left, of one column on the right."""
+    if {_rounded_to(node, 0), _rounded_to(node, 1)} == {dtypes.int8, dtypes.int4}:
+        raise Unsupported(
+            "TensorRT has no product of int4 weights and inputs rounded to int8; leave input_scale "
+            "out, or use int8 weights"
+        )
     is_row, is_column = len(left.shape) == 1, len(right.shape) == 1
     if is_row:
         left = net.unsqueeze(left, (0,))
@@ -25,6 +30,14 @@ def _matmul(net: Network, node: Node, left: Any, right: Any) -> Any:
     rank = len(result.shape)
     gone = [rank - 2] * is_row + [rank - 1] * is_column
     return net.squeeze(result, gone)
+
+
+def _rounded_to(node: Node, index: int) -> Any:
+    """The small type that an operand comes from; None for one that was not quantized."""
+    producer = operand(node, index).node
+    if producer is None or producer.op != "dequantize":
+        return None
+    return operand(producer, 0).dtype
 
 
 @lowering("linear")

@@ -6,6 +6,7 @@ from tripy.backends.torch.lowering import (
     elementwise,
     linear_algebra,
     movement,
+    plugins,
     quantization,
     reduction,
     spatial,
@@ -14,5 +15,5 @@ from tripy.backends.torch.lowering.table import EAGER_CHECKS, LOWERINGS
 
 __all__ = [
     "EAGER_CHECKS", "LOWERINGS", "convolution", "create", "elementwise", "linear_algebra",
-    "movement", "quantization", "reduction", "spatial",
+    "movement", "plugins", "quantization", "reduction", "spatial",
 ]  # fmt: skip

@@ -1,0 +1,61 @@
+"""Post-training quantization: from a trained model and some data to scales, reports and files.
+
+import tripy.quantization as tq
+
+tq.quantize(model, tq.INT8_SMOOTHQUANT_CFG, forward_loop)    # in place
+print(tq.report(model))
+tq.export_model_config(model, "gpt2", torch.float16, "exported", inference_gpus=2)
+"""
+
+from tripy.quantization.calibrators import amax_from
+from tripy.quantization.config import Algorithm, QuantizationConfig, Rule
+from tripy.quantization.describe import describe
+from tripy.quantization.formats import QuantizerConfig
+from tripy.quantization.histogram import Histogram
+from tripy.quantization.modelopt import modelopt_config
+from tripy.quantization.presets import (
+    FP8_DEFAULT_CFG,
+    INT4_AWQ_CFG,
+    INT4_BLOCKWISE_WEIGHT_ONLY_CFG,
+    INT4_GPTQ_CFG,
+    INT8_DEFAULT_CFG,
+    INT8_SMOOTHQUANT_CFG,
+    INT8_WEIGHT_ONLY_CFG,
+    PRESETS,
+    W4A8_AWQ_BETA_CFG,
+    W4A8_INT8_CFG,
+)
+from tripy.quantization.quantize import collect, plan, quantize
+from tripy.quantization.state import LinearState, QuantizerState
+from tripy.quantization.statistics import LayerStatistics, Statistics, mask_tokens
+from tripy.quantization.transfer import to_tripy
+
+__all__ = [
+    "FP8_DEFAULT_CFG",
+    "INT4_AWQ_CFG",
+    "INT4_BLOCKWISE_WEIGHT_ONLY_CFG",
+    "INT4_GPTQ_CFG",
+    "INT8_DEFAULT_CFG",
+    "INT8_SMOOTHQUANT_CFG",
+    "INT8_WEIGHT_ONLY_CFG",
+    "PRESETS",
+    "W4A8_AWQ_BETA_CFG",
+    "W4A8_INT8_CFG",
+    "Algorithm",
+    "Histogram",
+    "LayerStatistics",
+    "LinearState",
+    "QuantizationConfig",
+    "QuantizerConfig",
+    "QuantizerState",
+    "Rule",
+    "Statistics",
+    "amax_from",
+    "collect",
+    "describe",
+    "mask_tokens",
+    "modelopt_config",
+    "plan",
+    "quantize",
+    "to_tripy",
+]

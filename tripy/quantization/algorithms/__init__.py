@@ -1,0 +1,1 @@
+"""How the scales of a layer are found, one algorithm a file."""

@@ -1,0 +1,237 @@
+"""The task of one layer: its weight, what it has seen, and what is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import torch
+
+from tripy.errors import TripyException
+from tripy.quantization.calibrators import amax_from
+from tripy.quantization.config import Algorithm
+from tripy.quantization.formats import QuantizerConfig, amax_of, groups
+from tripy.quantization.histogram import Histogram
+from tripy.quantization.state import QuantizerState
+from tripy.quantization.statistics import LayerStatistics
+
+TINY = 1e-30  # The amax of a channel or block of zeros among others: its values stay zeros.
+
+
+@dataclass
+class Problem:
+    """One layer that is to be quantized.
+
+    Attributes:
+        name: The layer's name.
+        weight: [out, in], floating point.
+        weight_configs: What the weight is rounded to; () for nothing.
+        input_config: What the input is rounded to, or None.
+        algorithm: How.
+        seen: What the layer saw; None where nothing had to be seen.
+        ratios: Of the largest magnitude, which the calibrator "mse" of weights tries.
+    """
+
+    name: str
+    weight: torch.Tensor
+    weight_configs: tuple[QuantizerConfig, ...]
+    input_config: Optional[QuantizerConfig]
+    algorithm: Algorithm
+    seen: Optional[LayerStatistics] = None
+    ratios: tuple[float, ...] = tuple(step / 20 for step in range(20, 9, -1))
+
+    def data(self) -> LayerStatistics:
+        """What the layer saw."""
+        if self.seen is None or self.seen.tokens == 0:
+            raise TripyException(
+                f"{self.name}: {self.algorithm.method} needs data.",
+                got="no forward_loop, or one that never calls the layer",
+                expected="a forward_loop that runs the model on calibration data",
+            )
+        return self.seen
+
+    def sample(self) -> torch.Tensor:
+        """The tokens that were kept, [tokens, in]."""
+        sample = self.data().sample
+        if sample is None:
+            raise TripyException(
+                f"{self.name}: {self.algorithm.method} needs tokens of the layer's input.",
+                got="statistics without them",
+                expected="statistics collected for this algorithm, sample_tokens above 0",
+            )
+        return sample
+
+
+@dataclass
+class Solution:
+    """What an algorithm has found for a layer.
+
+    Attributes:
+        weight: [out, in]; with the inverse of ``pre_quant_scale`` in it.
+        pre_quant_scale: [in], float32, or None.
+        weight_quantizers: Calibrated; in order.
+        input_quantizer: Calibrated, or None.
+        search: What was tried and chosen.
+    """
+
+    weight: torch.Tensor
+    pre_quant_scale: Optional[torch.Tensor] = None
+    weight_quantizers: tuple[QuantizerState, ...] = ()
+    input_quantizer: Optional[QuantizerState] = None
+    search: dict[str, Any] = field(default_factory=dict)
+
+    def output(self, x: torch.Tensor) -> torch.Tensor:
+        """What the layer computes from float32 inputs [tokens, in], less its bias."""
+        if self.pre_quant_scale is not None:
+            x = x * self.pre_quant_scale
+        if self.input_quantizer is not None:
+            x = self.input_quantizer(x)
+        weight = self.weight.float()
+        for quantizer in self.weight_quantizers:
+            weight = quantizer(weight)
+        return x @ weight.t()
+
+
+def check_amax(name: str, amax: torch.Tensor, config: QuantizerConfig) -> torch.Tensor:
+    """An amax that can be divided by: groups of zeros beside others get a tiny one.
+
+    Raises:
+        TripyException: Where all of it is zero, or it is NaN or infinite.
+    """
+    if not bool(torch.isfinite(amax).all()):
+        raise TripyException(
+            f"{name}: amax is NaN or infinite.", got=f"{amax}", expected="finite numbers above 0"
+        )
+    if not bool((amax > 0).any()):
+        raise TripyException(
+            f"{name}: amax is zero.",
+            got="a tensor of zeros only",
+            expected="at least one value that is not zero",
+            hint=f'leave the layer out: config.without("{name.rpartition(".")[0]}*")',
+        )
+    return amax.clamp(min=TINY) if config.axis is not None or config.block_size else amax
+
+
+def weight_quantizers(
+    problem: Problem, weight: torch.Tensor, inputs: Optional[torch.Tensor] = None
+) -> tuple[QuantizerState, ...]:
+    """Quantizers for a weight, the later ones calibrated on what the earlier ones leave.
+
+    Args:
+        problem: The layer.
+        weight: Its weight, after scaling.
+        inputs: [tokens, in], after scaling, for clipping by the output's error; or None.
+    """
+    from_error, found = problem.algorithm.weight_calibrator == "mse", []
+    weight = weight.float()
+    for index, config in enumerate(problem.weight_configs):
+        size = config.block_size
+        if size is not None and weight.shape[1] % size:
+            raise TripyException(
+                f"{problem.name}: the weight cannot be cut into blocks.",
+                got=f"{weight.shape[1]} inputs, blocks of {size}",
+                expected="a block size that divides the number of inputs",
+                hint=f"block_size={_divisor(weight.shape[1], size)}, or leave the layer out",
+            )
+        amax = amax_of(weight, config)
+        amax = check_amax(f"{problem.name}.weight_quantizer", amax, config)
+        if from_error and index == 0:
+            amax = clipped_amax(weight, amax, config, inputs, problem.ratios)
+        state = QuantizerState(config, amax)
+        found.append(state)
+        if index + 1 < len(problem.weight_configs):
+            weight = state(weight)
+    return tuple(found)
+
+
+def clipped_amax(
+    weight: torch.Tensor,
+    amax: torch.Tensor,
+    config: QuantizerConfig,
+    inputs: Optional[torch.Tensor],
+    ratios: tuple[float, ...],
+) -> torch.Tensor:
+    """The amax of each group, of the ratios to the largest, with the smallest squared error.
+
+    That is the error of what the group adds to the layer's output, where inputs are known, and the
+    error of the group's values where they are not.
+
+    Args:
+        weight: [out, in], float32.
+        amax: The largest magnitude of each group.
+        config: What the weight is rounded to.
+        inputs: [tokens, in], or None.
+        ratios: Between 0 and 1, in the order in which they win at equal errors.
+    """
+    measure = _output_error(config, inputs) if inputs is not None else _value_error(config)
+    best, least = amax.clone(), torch.full_like(amax, torch.inf)
+    for ratio in ratios:
+        tried = amax * ratio
+        total = measure(QuantizerState(config, tried)(weight) - weight)
+        better = total < least
+        best, least = torch.where(better, tried, best), torch.where(better, total, least)
+    return best
+
+
+def _value_error(config: QuantizerConfig) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The squares of a weight's errors, summed over each group."""
+
+    def measure(error: torch.Tensor) -> torch.Tensor:
+        squares = groups(error, config).square()
+        return squares.sum() if squares.dim() == 2 and config.axis is None else squares.sum(-1)
+
+    return measure
+
+
+def _output_error(
+    config: QuantizerConfig, inputs: torch.Tensor
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The squares of the output's errors that each group's errors make, summed over tokens."""
+    if config.block_size is None:
+
+        def measure(error: torch.Tensor) -> torch.Tensor:
+            squares = (error @ inputs.t()).square()
+            return squares.sum() if config.axis is None else squares.sum(-1)
+
+        return measure
+    # The second moments of each block: [blocks, size, size].
+    cut = inputs.unflatten(-1, (-1, config.block_size)).transpose(0, 1)
+    moments = cut.transpose(1, 2) @ cut
+
+    def measure_blocks(error: torch.Tensor) -> torch.Tensor:
+        blocks = groups(error, config).transpose(0, 1)  # [blocks, out, size]
+        return ((blocks @ moments) * blocks).sum(-1).t()
+
+    return measure_blocks
+
+
+def input_quantizer(problem: Problem, pre: Optional[torch.Tensor]) -> Optional[QuantizerState]:
+    """The quantizer of the input, after ``pre_quant_scale``."""
+    config = problem.input_config
+    if config is None:
+        return None
+    name, seen = f"{problem.name}.input_quantizer", problem.data()
+    method, percentile = problem.algorithm.calibrator, problem.algorithm.percentile
+    if pre is None:
+        amax = amax_from(seen.histogram, method, config, percentile=percentile, name=name)
+    elif method == "max" and seen.channels is not None:
+        amax = (seen.channels.to(pre.device) * pre).max()
+    else:  # The histogram is that of the input before it was scaled: the kept tokens stand for it.
+        scaled = Histogram(device=pre.device)
+        scaled.update(problem.sample() * pre)
+        amax = amax_from(scaled, method, config, percentile=percentile, name=name)
+    return QuantizerState(config, check_amax(name, amax, config))
+
+
+def sqnr(wanted: torch.Tensor, got: torch.Tensor) -> float:
+    """Signal to quantization noise, in dB: ``10 log10(sum(wanted^2) / sum((wanted - got)^2))``."""
+    wanted, got = wanted.double(), got.double()
+    signal, noise = float(wanted.square().sum()), float((wanted - got).square().sum())
+    if noise == 0:
+        return float("inf")
+    return 10 * torch.tensor(signal / noise).log10().item() if signal else float("-inf")
+
+
+def _divisor(size: int, below: int) -> int:
+    return max(n for n in range(1, min(below, size) + 1) if size % n == 0)

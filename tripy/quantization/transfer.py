@@ -1,0 +1,157 @@
+"""From a quantized model to a tripy Module, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Optional, Union
+
+import torch
+
+from tripy import nn
+from tripy.errors import TripyException
+from tripy.quantization.describe import describe
+from tripy.quantization.state import LinearState
+from tripy.quantization.targets import TripyTarget, find_targets
+from tripy.tensor import Tensor
+
+Rename = Union[Mapping[str, str], Callable[[str], Optional[str]]]
+
+
+def to_tripy(source: Any, module: nn.Module, names: Optional[Rename] = None) -> nn.Module:
+    """Load a quantized model into a tripy Module: small weights, scales and all the rest.
+
+    A :class:`tripy.Linear` takes the quantization of the layer that it gets its weight from; one
+    that was made with a ``quant_dtype`` has to fit it.
+
+    Args:
+        source: A PyTorch model or a tripy Module, quantized by :func:`quantize` or by
+            nvidia-modelopt, or not quantized.
+        module: The tripy Module; it may be without values yet.
+        names: From a name in ``source``, of a layer or a parameter, to the name in ``module``, or
+            to None for what is left out: a function or a dict. By default names are the same, but
+            for the prefix of the base model that transformers' models have ("transformer.").
+
+    Returns:
+        The module.
+
+    Raises:
+        TripyException: For parameters that stay without a value, shapes and formats that do not
+            fit. All are listed, and the module is as it was.
+
+    Example:
+        >>> import torch, tripy as tp, tripy.quantization as tq
+        >>> source = torch.nn.Sequential(torch.nn.Linear(8, 4))
+        >>> _ = tq.quantize(source, tq.INT8_WEIGHT_ONLY_CFG)
+        >>> module = tq.to_tripy(source, tp.Sequential(tp.Linear(8, 4)))
+        >>> print(module[0].weight.dtype)
+        int8
+    """
+    rename = _rename(source, names)
+    layers = describe(source)
+    given = {rename(name): state for name, state in layers.items()}
+    targets = find_targets(module)
+    done: list[TripyTarget] = []
+    problems: list[str] = []
+    try:
+        for name, target in targets.items():
+            state = given.get(name)
+            if state is not None and (state.weight_quantizers or state.input_quantizer):
+                problem = _misfit(target, state)
+                if problem:
+                    problems.append(f"{name}: {problem}")
+                    continue
+                done.append(target)  # type: ignore[arg-type]
+                target.apply(state)
+        if problems:
+            raise _refused(problems)
+        _load_rest(source, module, rename, layers, {target.name for target in done})
+    except BaseException:
+        for target in done:
+            target.revert()
+        raise
+    return module
+
+
+def _rename(source: Any, names: Optional[Rename]) -> Callable[[str], Optional[str]]:
+    if callable(names):
+        return names
+    if names is not None:
+        table = dict(names)
+        return lambda name: table.get(name)
+    prefix = getattr(source, "base_model_prefix", None)  # Of transformers' models.
+    return lambda name: name.removeprefix(f"{prefix}.") if prefix else name
+
+
+def _misfit(target: Any, state: LinearState) -> str:
+    """Why the state cannot go into the layer; "" if it can."""
+    layer = target.module
+    out, inputs = state.weight.shape
+    if (layer.out_features, layer.in_features) != (out, inputs):
+        return (
+            f"got a weight [{out}, {inputs}]; expected [{layer.out_features}, {layer.in_features}]"
+        )
+    if layer.quant_dtype is not None and state.weight_quantizers:
+        config = state.weight_quantizers[0].config
+        if config.format.dtype is not layer.quant_dtype or config.axis != layer.weight_quant_dim:
+            return (
+                f"got {state.scheme}; expected quant_dtype={layer.quant_dtype}, "
+                f"weight_quant_dim={layer.weight_quant_dim}, as the layer was made"
+            )
+    return ""
+
+
+def _load_rest(
+    source: Any,
+    module: nn.Module,
+    rename: Callable[[str], Optional[str]],
+    layers: dict[str, LinearState],
+    done: set[str],
+) -> None:
+    """Everything but the layers that are quantized."""
+    values: dict[str, torch.Tensor] = {}
+    for name, state in layers.items():
+        target = rename(name)
+        if target is None:
+            continue
+        if target not in done:
+            values[f"{target}.weight"] = state.weight
+        if state.bias is not None:
+            values[f"{target}.bias"] = state.bias
+    inside = tuple(f"{name}." for name in layers)
+    for name, value in source.state_dict().items():
+        value = value if isinstance(value, torch.Tensor) else value.torch()
+        target = None if name.startswith(inside) else rename(name)
+        if target is not None:
+            values[target] = value
+    wanted = module.state_dict()
+    # What is set already by a quantized layer has no other source.
+    fixed = {
+        name
+        for name in wanted
+        if name.rpartition(".")[0] in done and name.rpartition(".")[2] != "bias"
+    }
+    problems = [
+        f"{name}: nothing in the source" for name in wanted if name not in {*values, *fixed}
+    ]
+    if problems:
+        raise _refused(problems)
+    loaded = {
+        name: _tensor(values[name], parameter)
+        for name, parameter in wanted.items()
+        if name in values and name not in fixed
+    }
+    module.load_state_dict(loaded, strict=False)
+
+
+def _tensor(value: torch.Tensor, like: Tensor) -> Tensor:
+    made = Tensor(value.detach().contiguous(), device=like.device)
+    return made if made.dtype is like.dtype else made.cast(like.dtype).eval()
+
+
+def _refused(problems: list[str]) -> TripyException:
+    return TripyException(
+        "to_tripy: the model does not fit the module; nothing was loaded.",
+        got="".join(f"\n    {problem}" for problem in problems),
+        expected="a value for each parameter of the module, of its shape and format",
+        hint="names=, a function from the source's names to the module's",
+    )
