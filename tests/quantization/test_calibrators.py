@@ -37,20 +37,20 @@ def squared_error(x, config, threshold):
 
 
 def best_threshold(x, config):
-    """By dense search, 2% apart and then finer around the best."""
+    """By dense search, 3% apart and then finer around the best."""
     amax = float(x.abs().max())
-    tried = [amax * 0.98**step for step in range(250)]
+    tried = [amax * 0.97**step for step in range(160)]
     errors = [squared_error(x, config, threshold) for threshold in tried]
     middle = tried[int(np.argmin(errors))]
-    tried = [min(amax, middle * (1 + step / 250)) for step in range(-5, 6)]
+    tried = [min(amax, middle * (1 + step / 200)) for step in range(-6, 7)]
     errors = [squared_error(x, config, threshold) for threshold in tried]
     return tried[int(np.argmin(errors))], min(errors)
 
 
 def samples():
     generator = torch.Generator().manual_seed(0)
-    normal = torch.randn(20000, generator=generator)
-    uniform = torch.rand(20000, generator=generator)
+    normal = torch.randn(12000, generator=generator)
+    uniform = torch.rand(12000, generator=generator)
     outliers = torch.full((3,), 20.0)
     return {
         "normal": normal,

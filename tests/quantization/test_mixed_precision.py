@@ -11,10 +11,10 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.quantization.support import as_tripy, inputs, mlp, tiny_gpt2, tokens
 
 import tripy as tp
 import tripy.quantization as tq
+from tests.quantization.support import as_tripy, inputs, mlp, tiny_gpt2, tokens
 from tripy.quantization import knapsack
 from tripy.quantization.knapsack import Option
 from tripy.quantization.mixed_precision import KEPT, choose_formats

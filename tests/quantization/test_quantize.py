@@ -60,10 +60,10 @@ def test_both_kinds_of_model_get_the_same_scales(config):
     for theirs, ours in zip(tq.describe(source).values(), tq.describe(module).values()):
         assert theirs.scheme == ours.scheme
         for a, b in zip(theirs.weight_quantizers, ours.weight_quantizers):
-            torch.testing.assert_close(a.amax, b.amax, rtol=1e-5, atol=0)
+            torch.testing.assert_close(a.scale, b.scale, rtol=1e-5, atol=0)
         if theirs.input_quantizer:
             torch.testing.assert_close(
-                theirs.input_quantizer.amax, ours.input_quantizer.amax, rtol=1e-4, atol=0
+                theirs.input_quantizer.scale, ours.input_quantizer.scale, rtol=1e-4, atol=0
             )
 
 

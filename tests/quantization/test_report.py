@@ -8,10 +8,10 @@ import re
 
 import pytest
 import torch
-from tests.quantization.support import as_tripy, inputs, mlp, tiny_gpt2, tokens
 
 import tripy as tp
 import tripy.quantization as tq
+from tests.quantization.support import as_tripy, inputs, mlp, tiny_gpt2, tokens
 from tripy.backends.torch.kernels.cpu_int8 import int8_products_are_exact
 from tripy.quantization import runs, svg
 from tripy.quantization.mixed_precision import choose_formats

@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.quantization.support import as_tripy, inputs, mlp, sqnr, tiny_gpt2, tokens
 
 import tripy as tp
 import tripy.quantization as tq
+from tests.quantization.support import as_tripy, inputs, mlp, sqnr, tiny_gpt2, tokens
 from tripy.quantization.results import Sensitivity
 from tripy.quantization.sensitivity import sensitivity
 

@@ -126,6 +126,16 @@ def amax_of(x: torch.Tensor, config: QuantizerConfig) -> torch.Tensor:
     return torch.maximum(-low, high).float()
 
 
+def scale_of(amax: torch.Tensor, config: QuantizerConfig) -> torch.Tensor:
+    """``amax / maxbound``, float32; an amax in float64 that came from a scale gives it back."""
+    return (amax.double() / config.format.maxbound).float()
+
+
+def amax_of_scale(scale: torch.Tensor, config: QuantizerConfig) -> torch.Tensor:
+    """The amax, float64, that :func:`scale_of` makes exactly that scale of."""
+    return scale.double() * config.format.maxbound
+
+
 def round_to(x: torch.Tensor, scale: torch.Tensor, config: QuantizerConfig) -> torch.Tensor:
     """The small values of a tensor, one an element: int8 (also for int4) or float8_e4m3fn.
 

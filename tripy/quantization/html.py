@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from html import escape
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
@@ -13,10 +13,12 @@ from tripy.quantization import svg
 from tripy.quantization.calibrators import METHODS, amax_from
 from tripy.quantization.formats import QuantizerConfig
 from tripy.quantization.mixed_precision import Mixed
-from tripy.quantization.report import Report
 from tripy.quantization.results import Sensitivity
 from tripy.quantization.rows import Drawn, ReportRow
 from tripy.quantization.svg import number
+
+if TYPE_CHECKING:
+    from tripy.quantization.report import Report
 
 BARS = 40  # Of the most sensitive layers.
 
@@ -41,7 +43,7 @@ li { max-width: 60rem; margin: .25rem 0; } ul { padding-left: 1.2rem; }
   border: 1px solid var(--line); border-radius: .4rem; }
 table { border-collapse: collapse; font-size: .82rem;
   font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap;
+th, td { padding: .3rem .45rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; } tr:last-child td { border-bottom: 0; }
 th:first-child, td:first-child, .words { text-align: left; }
@@ -67,6 +69,7 @@ svg text { font: 11px system-ui, sans-serif; fill: var(--soft); } svg text.tick 
   stroke-width: 5; opacity: .3; }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem 1rem; font-size: .82rem; margin: .2rem 0; }
 .legend svg { display: inline-block; width: 26px; height: 10px; margin-right: .35rem; }
+@media (max-width: 40rem) { svg text { font-size: 15px; } svg text.tick { font-size: 13.5px; } }
 """
 
 

@@ -10,7 +10,7 @@ from typing import Optional
 
 import torch
 
-from tripy.quantization.formats import QuantizerConfig, fake_quantize
+from tripy.quantization.formats import QuantizerConfig, fake_quantize, scale_of
 from tripy.quantization.state import LinearState, QuantizerState
 
 
@@ -19,7 +19,7 @@ class TensorQuantizer(torch.nn.Module):
 
     Attributes:
         config: What it rounds to.
-        amax: float32: (), (channels,) or (rows, blocks).
+        amax: Floating point: (), (channels,) or (rows, blocks).
         enabled: Whether it rounds.
     """
 
@@ -28,13 +28,13 @@ class TensorQuantizer(torch.nn.Module):
     def __init__(self, config: QuantizerConfig, amax: torch.Tensor) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("amax", amax.detach().float().clone())
+        self.register_buffer("amax", amax.detach().clone())
         self.enabled = True
 
     @property
     def scale(self) -> torch.Tensor:
         """``amax / maxbound``."""
-        return self.amax.float() / self.config.format.maxbound
+        return scale_of(self.amax, self.config)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The tensor, rounded, in its own data type."""

@@ -15,6 +15,7 @@ import torch
 from tripy import files
 from tripy.errors import TripyException
 from tripy.quantization.describe import describe
+from tripy.quantization.html import page
 from tripy.quantization.layers import QuantizedLinear
 from tripy.quantization.mixed_precision import KEPT, Mixed
 from tripy.quantization.modelopt import is_modelopt
@@ -119,8 +120,6 @@ class Report:
 
     def to_html(self) -> str:
         """A page by itself: no script, no other file, nothing from the network."""
-        from tripy.quantization.html import page  # noqa: PLC0415  (it needs this module's types)
-
         return page(self)
 
     def save(self, path: Union[str, os.PathLike]) -> None:
@@ -194,7 +193,7 @@ def _mixed_reason(mixed: Optional[Mixed], name: str) -> str:
     return (
         "excluded from mixed precision"
         if row.excluded
-        else "the budget of mixed precision has room"
+        else "the budget of mixed precision has room for it as it is"
     )
 
 

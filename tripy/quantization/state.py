@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 import torch
 
-from tripy.quantization.formats import QuantizerConfig, fake_quantize, restore, round_to
+from tripy.quantization.formats import QuantizerConfig, fake_quantize, restore, round_to, scale_of
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class QuantizerState:
 
     Attributes:
         config: What it does.
-        amax: float32: () per tensor, (out,) per channel, (out, in / block) in blocks.
+        amax: Floating point: () per tensor, (out,) per channel, (out, in / block) in blocks.
     """
 
     config: QuantizerConfig
@@ -28,7 +28,7 @@ class QuantizerState:
     @property
     def scale(self) -> torch.Tensor:
         """``amax / maxbound``, float32, shaped as amax."""
-        return self.amax.float() / self.config.format.maxbound
+        return scale_of(self.amax, self.config)
 
     def round(self, x: torch.Tensor) -> torch.Tensor:
         """The small values of a tensor, one an element."""

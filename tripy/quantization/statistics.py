@@ -160,7 +160,8 @@ class LayerStatistics:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as numpy arrays by name."""
-        found: dict[str, np.ndarray] = {"tokens": np.int64(self.tokens)}  # type: ignore[dict-item]
+        counts = {"tokens": self.tokens, "wanted": self.needs.tokens}
+        found = {name: np.array(count) for name, count in counts.items()}
         for name in ("histogram", "keys", "values"):
             histogram = getattr(self, name)
             if histogram is not None:
@@ -183,12 +184,8 @@ class LayerStatistics:
         for name in ("channels", "sample", "_order", "moments"):
             if name in arrays:
                 setattr(made, name, torch.from_numpy(arrays[name].copy()))
-        sample = made.sample
-        made.needs = Needs(
-            made.channels is not None,
-            0 if sample is None else len(sample),
-            made.moments is not None,
-        )
+        wanted = int(arrays["wanted"]) if made.sample is not None else 0
+        made.needs = Needs(made.channels is not None, wanted, made.moments is not None)
         return made
 
 
@@ -243,7 +240,7 @@ class Statistics(dict[str, LayerStatistics]):
             TripyException: For a file that cannot be read, or is of another kind or version.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 header = json.loads(bytes(file["header"]))
                 if header["version"] != VERSION:
                     raise ValueError(f"version {header['version']}")
@@ -254,7 +251,10 @@ class Statistics(dict[str, LayerStatistics]):
                         parts[int(index)][key] = file[name]
             layers = [LayerStatistics.from_arrays(part) for part in parts]
             return cls(zip(header["layers"], layers))
-        except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile) as error:
+        except (
+            OSError, EOFError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile,
+            TripyException,
+        ) as error:  # fmt: skip
             raise TripyException(
                 f"Statistics: {path} cannot be read.",
                 got=f"{type(error).__name__}: {error}",

@@ -12,7 +12,7 @@ from typing import Optional
 
 import numpy as np
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 440, 46, 10, 10, 34
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 440, 50, 10, 24, 36
 COLUMNS = 96  # Of a histogram, and of scales: as many as can be told apart.
 
 
@@ -42,7 +42,7 @@ class Axes:
         x: tuple[float, float],
         y: tuple[float, float],
         labels: tuple[str, str],
-        height: int = 190,
+        height: int = 200,
         logarithmic: bool = False,
     ) -> None:
         self.x_ends = x if x[1] > x[0] else (x[0], x[0] + 1)
@@ -100,7 +100,8 @@ class Axes:
             + f'<path class="axis" d="M{LEFT} {bottom}H{WIDTH - RIGHT}"/>'
             f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{self.height - 4}" text-anchor="middle">'
             f"{escape(x)}</text>"
-            f'<text transform="translate(9 {(TOP + bottom) / 2}) rotate(-90)" text-anchor="middle">'
+            # Beside the axis it would meet the ticks, whose text is larger on narrow screens.
+            f'<text x="2" y="12">'
             f"{escape(y)}</text></svg>"
         )
 
@@ -159,7 +160,7 @@ def scale_ranges(scales: np.ndarray) -> str:
     starts = np.arange(0, channels, together)
     low = np.minimum.reduceat(scales.min(1), starts)
     high = np.maximum.reduceat(scales.max(1), starts)
-    axes = Axes((0, channels), (0, float(high.max()) * 1.05), ("output channel", "scale"), 150)
+    axes = Axes((0, channels), (0, float(high.max()) * 1.05), ("output channel", "scale"), 170)
     path = []
     for start, least, most in zip(starts.tolist(), low.tolist(), high.tolist()):
         a, b = axes.x(start), axes.x(min(start + together, channels))
@@ -184,7 +185,7 @@ def alpha_curve(
     values = [quality for _, quality in curve] + ([] if plain is None else [plain])
     low, high = min(values), max(values)
     margin = max(0.08 * (high - low), 0.1)
-    axes = Axes((0, 1), (low - margin, high + margin), ("alpha", "output SQNR, dB"), 170)
+    axes = Axes((0, 1), (low - margin, high + margin), ("alpha", "output SQNR, dB"), 185)
     if plain is not None:
         axes.line("plain", [(0, plain), (1, plain)])
     axes.line("curve", curve)
@@ -202,7 +203,7 @@ def bars(rows: Sequence[tuple[str, float]], unit: str) -> str:
         rows: Names and values above 0, the largest first.
         unit: Of the values.
     """
-    step, top = 27, 20
+    step, top = 38, 24
     logs = [math.log10(value) for _, value in rows]
     low, high = math.floor(min(logs)) - 0.2, max(math.ceil(max(logs)), math.floor(min(logs)) + 1)
     height = top + step * len(rows) + 4
@@ -221,9 +222,9 @@ def bars(rows: Sequence[tuple[str, float]], unit: str) -> str:
         y = top + step * i
         shown = name if len(name) <= 64 else f"{name[:24]}…{name[-39:]}"
         parts.append(
-            f'<text x="4" y="{y + 10}">{escape(shown)}</text>'
-            f'<path class="bar" d="M4 {y + 14}H{max(x(log), 5):.1f}V{y + 22}H4Z"/>'
-            f'<text class="tick" x="{max(x(log), 5) + 5:.1f}" y="{y + 21.5}">{number(value)}</text>'
+            f'<text x="4" y="{y + 13}">{escape(shown)}</text>'
+            f'<path class="bar" d="M4 {y + 18}H{max(x(log), 5):.1f}V{y + 28}H4Z"/>'
+            f'<text class="tick" x="{max(x(log), 5) + 5:.1f}" y="{y + 27.5}">{number(value)}</text>'
         )
     return (
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(unit)}">'

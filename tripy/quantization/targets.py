@@ -10,7 +10,7 @@ import torch
 
 from tripy import dtypes, nn, ops
 from tripy.errors import TripyException
-from tripy.quantization.formats import FORMATS, QuantizerConfig
+from tripy.quantization.formats import FORMATS, QuantizerConfig, amax_of_scale
 from tripy.quantization.layers import QuantizedLinear
 from tripy.quantization.state import LinearState, QuantizerState, Sections
 from tripy.tensor import Tensor
@@ -198,13 +198,13 @@ class TripyTarget(Target):
         if dtype is not None:
             scale = layer.weight_scale.torch().float()
             config = _config_of(layer, scale)
-            quantizers = (QuantizerState(config, scale * config.format.maxbound),)
+            quantizers = (QuantizerState(config, amax_of_scale(scale, config)),)
             if layer.weight.dtype is dtype:
                 weight = quantizers[0].restore(weight)
             if layer.input_scale is not None:
                 config = QuantizerConfig(8 if config.num_bits == 4 else config.num_bits)
                 scale = layer.input_scale.torch().float()
-                inputs = QuantizerState(config, scale * config.format.maxbound)
+                inputs = QuantizerState(config, amax_of_scale(scale, config))
             pre = None if layer.pre_quant_scale is None else layer.pre_quant_scale.torch().float()
         return LinearState(self.name, self.kind, weight, self.bias(), quantizers, inputs, pre)
 

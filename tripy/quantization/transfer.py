@@ -9,6 +9,7 @@ import torch
 
 from tripy import nn
 from tripy.errors import TripyException
+from tripy.quantization.checkpoint.huggingface import Checkpoint
 from tripy.quantization.describe import describe
 from tripy.quantization.state import LinearState
 from tripy.quantization.targets import TripyTarget, find_targets
@@ -25,7 +26,7 @@ def to_tripy(source: Any, module: nn.Module, names: Optional[Rename] = None) -> 
 
     Args:
         source: A PyTorch model or a tripy Module, quantized by :func:`quantize` or by
-            nvidia-modelopt, or not quantized.
+            nvidia-modelopt, or not quantized; or a checkpoint that :func:`load_hf` has read.
         module: The tripy Module; it may be without values yet.
         names: From a name in ``source``, of a layer or a parameter, to the name in ``module``, or
             to None for what is left out: a function or a dict. By default names are the same, but
@@ -47,7 +48,7 @@ def to_tripy(source: Any, module: nn.Module, names: Optional[Rename] = None) -> 
         int8
     """
     rename = _rename(source, names)
-    layers = describe(source)
+    layers = source.layers if isinstance(source, Checkpoint) else describe(source)
     given = {rename(name): state for name, state in layers.items()}
     targets = find_targets(module)
     done: list[TripyTarget] = []

@@ -1,0 +1,1 @@
+"""Quantized checkpoints that other tools read and write."""
