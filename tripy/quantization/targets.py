@@ -298,13 +298,12 @@ def find_targets(model: Any) -> dict[str, Target]:
 def _torch_targets(model: torch.nn.Module) -> dict[str, Target]:
     places: dict[int, list] = {}
     found: dict[int, tuple[str, torch.nn.Module]] = {}
-    for path, parent in model.named_modules():
-        # named_children would leave out a second name of the same layer.
-        for attribute, child in parent._modules.items():
-            if child is not None and _is_linear(child):
-                name = f"{path}.{attribute}" if path else attribute
-                found.setdefault(id(child), (name, child))
-                places.setdefault(id(child), []).append((parent, attribute))
+    # A layer may have several names; the first is the one it goes by.
+    for name, module in model.named_modules(remove_duplicate=False):
+        if name and _is_linear(module):
+            path, _, attribute = name.rpartition(".")
+            found.setdefault(id(module), (name, module))
+            places.setdefault(id(module), []).append((model.get_submodule(path), attribute))
     return {name: TorchTarget(name, places[key], child) for key, (name, child) in found.items()}
 
 

@@ -1,0 +1,196 @@
+"""What each format and calibrator costs in quality on the demo, and what calibration takes.
+
+    python benchmarks/quantization.py [--windows 1210] [--skip-time]
+
+Three tables: bits a byte and KL divergence of the demo GPT on text that it was not trained on;
+the output of a layer whose inputs have outlier channels; seconds and memory of calibrating a random
+GPT-2 124M of transformers (`pip install transformers`), as ratios to the plain forward passes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TRIPY_DEVICE", "cpu")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "nanogpt")]
+
+import common  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from data import calibration_text, evaluation_windows, held_out_text  # noqa: E402
+from model import GPT, GPTConfig  # noqa: E402
+from weight_loader import load_demo_weights  # noqa: E402
+
+import tripy as tp  # noqa: E402
+import tripy.quantization as tq  # noqa: E402
+
+INT4 = tq.Rule("h.*.weight_quantizer", (tq.QuantizerConfig(4, block_size=64),))
+WIDE = tq.INT4_BLOCKWISE_WEIGHT_ONLY_CFG.with_rules(INT4)
+CALIBRATORS = ("max", "percentile", "entropy", "mse")
+LENGTH, BATCH = 256, 8
+
+
+def configurations() -> dict[str, tq.QuantizationConfig]:
+    """What is compared; int4 in blocks of 64."""
+    found = {}
+    for name, config in (("int8 W8A8", tq.INT8_DEFAULT_CFG), ("fp8", tq.FP8_DEFAULT_CFG)):
+        for calibrator in CALIBRATORS:
+            found[f"{name}, {calibrator}"] = config.with_algorithm("max", calibrator=calibrator)
+    found["int8 W8A8, smoothquant"] = tq.INT8_SMOOTHQUANT_CFG
+    found["int8 weights, max"] = tq.INT8_WEIGHT_ONLY_CFG
+    found["int4 weights, max"] = WIDE
+    found["int4 weights, mse"] = WIDE.with_algorithm("max", weight_calibrator="mse")
+    found["int4 weights, awq"] = tq.INT4_AWQ_CFG.with_rules(INT4)
+    found["int4 weights, gptq"] = tq.INT4_GPTQ_CFG.with_rules(INT4)
+    w4a8 = tq.W4A8_INT8_CFG.with_rules(INT4)
+    found["W4A8 int8, max"] = w4a8.with_algorithm("max")
+    found["W4A8 int8, awq"] = w4a8
+    return found
+
+
+def log_likelihoods(model: GPT, tokens: np.ndarray):
+    """Of each window's next tokens, a batch at a time."""
+    run = tp.compile(model, args=[tp.InputInfo((BATCH, LENGTH), tp.int32)], backend="torch")
+    for start in range(0, len(tokens), BATCH):
+        logits = run(tp.Tensor(tokens[start : start + BATCH].astype(np.int32))).torch()
+        yield torch.log_softmax(logits.double(), -1)
+
+
+def quality(windows: int) -> list[list[object]]:
+    """A row a configuration: bits a byte, their rise, and KL divergence from float32."""
+    inputs, targets = evaluation_windows(held_out_text(), LENGTH)
+    step = max(1, len(inputs) // windows)
+    count = min(windows, len(inputs[::step])) // BATCH * BATCH
+    inputs, targets = (x[::step][:count] for x in (inputs, targets))
+    calibration = np.frombuffer(calibration_text(64, LENGTH), np.uint8).astype(np.int32)
+    batches = [tp.Tensor(part) for part in calibration.reshape(16, 4, LENGTH)]
+    floating = GPT(GPTConfig())
+    load_demo_weights(floating)
+    wanted = list(log_likelihoods(floating, inputs))
+    goals = torch.from_numpy(targets).split(BATCH)
+    before = np.mean([bits(p, goal) for p, goal in zip(wanted, goals)])
+    rows: list[list[object]] = [["float32", f"{before:.4f}", "", ""]]
+    for name, config in configurations().items():
+        model = GPT(GPTConfig())
+        load_demo_weights(model)
+        tq.quantize(model, config, lambda m: [m(batch).eval() for batch in batches])
+        after, divergence = [], []
+        for p, q, goal in zip(wanted, log_likelihoods(model, inputs), goals):
+            after.append(bits(q, goal))
+            divergence.append(float((p.exp() * (p - q)).sum(-1).mean()))
+        rise = np.mean(after) / before - 1
+        rows.append([name, f"{np.mean(after):.4f}", f"{rise:+.2%}", f"{np.mean(divergence):.5f}"])
+    return rows
+
+
+def bits(likelihoods: torch.Tensor, goal: torch.Tensor) -> float:
+    """Bits a byte."""
+    chosen = likelihoods.gather(-1, goal[..., None])
+    return float(-chosen.mean()) / math.log(2)
+
+
+def outliers() -> list[list[object]]:
+    """Output SQNR of a layer with 10 of 128 inputs 30 times as large, and weights as small."""
+    torch.manual_seed(0)
+    layer = torch.nn.Sequential(torch.nn.Linear(128, 256)).requires_grad_(False)
+    x = torch.randn(1024, 128)
+    chosen = torch.randperm(128)[:10]
+    x[:, chosen] *= 30
+    layer[0].weight[:, chosen] /= 30
+    rows: list[list[object]] = []
+    w4a8 = tq.W4A8_INT8_CFG
+    for name, plain, better in (
+        ("int8 W8A8", tq.INT8_DEFAULT_CFG, tq.INT8_SMOOTHQUANT_CFG),
+        ("int4 weights", tq.INT4_BLOCKWISE_WEIGHT_ONLY_CFG, tq.INT4_AWQ_CFG),
+        ("W4A8 int8", w4a8.with_algorithm("max"), w4a8),
+    ):
+        measured = []
+        for config in (plain, better):
+            model, wanted = copy.deepcopy(layer), layer(x)
+            tq.quantize(model, config, lambda m: m(x))
+            noise = (wanted - model(x)).square().sum()
+            measured.append(float(10 * (wanted.square().sum() / noise).log10()))
+        low, high = measured
+        method = better.algorithm.method
+        rows.append([name, f"{low:.1f}", f"{high:.1f} ({method})", f"{high - low:+.1f}"])
+    return rows
+
+
+def cost() -> list[list[object]]:
+    """Seconds and memory of calibrating GPT-2 124M with 128 sequences of 128 tokens."""
+    from transformers import GPT2Config, GPT2LMHeadModel  # noqa: PLC0415  (optional)
+
+    torch.manual_seed(0)
+    data = torch.randint(0, 50257, (128, 128)).split(4)
+    base = GPT2LMHeadModel(GPT2Config()).eval().requires_grad_(False)
+    weights = sum(p.numel() * p.element_size() for p in base.parameters())
+
+    def forward(model: torch.nn.Module) -> None:
+        with torch.no_grad():
+            for batch in data:
+                model(batch, use_cache=False)
+
+    forward(base)  # Memory that the allocator keeps, and first calls.
+    configs = {
+        "plain forward passes": None,
+        "int8, max": tq.INT8_DEFAULT_CFG,
+        "int8, mse of histograms": tq.INT8_DEFAULT_CFG.with_algorithm("max", calibrator="mse"),
+        "int8, smoothquant": tq.INT8_SMOOTHQUANT_CFG,
+        "int4, awq": tq.INT4_AWQ_CFG,
+    }
+    rows, plain = [], 0.0
+    for name, config in configs.items():
+        model = base if config is None else copy.deepcopy(base)
+        before, start = resident(), time.perf_counter()
+        if config is None:
+            forward(model)
+        else:
+            tq.quantize(model, config, forward)
+        seconds = time.perf_counter() - start
+        plain = plain or seconds
+        grown = max(0, resident() - before)
+        rows.append([
+            name, f"{seconds:.1f}", f"{seconds / plain:.2f}", f"{grown >> 20}",
+            f"{1 + grown / weights:.2f}",
+        ])  # fmt: skip
+        del model
+    return rows
+
+
+def resident() -> int:
+    """The largest resident size of the process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--windows", type=int, default=242, help="of held-out text; there are 1,210")
+    parser.add_argument("--skip-time", action="store_true", help="leave out the third table")
+    args = parser.parse_args()
+    tp.logger.verbosity = "warning"
+    results: dict[str, object] = {}
+    tables = [
+        ("quality", ("demo GPT", "bits a byte", "rise", "KL"), lambda: quality(args.windows)),
+        ("outliers", ("output SQNR, dB", "max", "better", "gain"), outliers),
+    ]
+    if not args.skip_time:
+        header = ("GPT-2 124M", "seconds", "ratio", "MiB more", "of the model")
+        tables.append(("cost", header, cost))
+    for name, header, make in tables:
+        rows = make()
+        print(common.table(header, rows), end="\n\n", flush=True)
+        results[name] = rows
+    common.finish("quantization", results)
+
+
+if __name__ == "__main__":
+    main()
