@@ -1,316 +1,320 @@
-"""The nested model config: what each object of the format holds.
+"""JSON + npz: TensorRT-LLM's first model config, one pair of files with an npz a rank.
 
-Tensors are torch tensors on the CPU. In the JSON file each is replaced by the name of its array;
-which fields those are, and which hold other objects, the dataclasses' metadata say.
+The JSON is the nested config, in which every tensor is the name of its array. Weights are in
+floating point: whoever reads them rounds them with the scales beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, Optional, Union
+import json
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Union
 
+import numpy as np
 import torch
 
 from tripy.errors import TripyException
-from tripy.quantization.checkpoint.schemes import BY_QUANTIZATION, weight_configs
-from tripy.quantization.formats import QuantizerConfig, restore, round_to
+from tripy.quantization.checkpoint import schemes
+from tripy.quantization.checkpoint.families import FAMILIES, Family, Sizes, qkv
+from tripy.quantization.checkpoint.folder import write_folder
+from tripy.quantization.checkpoint.splitting import Linear, merged, padded, split
+from tripy.quantization.state import LinearState
 
-COLUMN, ROW = "column", "row"
-
-
-def _tensor() -> Any:
-    return field(default=None, metadata={"tensor": True})
-
-
-def _object(kind: type) -> Any:
-    return field(default=None, metadata={"object": kind})
+VERSION = 0.3
+DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32"}
 
 
-@dataclass
-class EmbeddingConfig:
-    """A table, weight [rows, hidden]."""
+def write(
+    model: torch.nn.Module,
+    layers: dict[str, LinearState],
+    decoder_type: str,
+    dtype: torch.dtype,
+    folder: Union[str, os.PathLike],
+    ranks: int,
+) -> None:
+    """Writes a model; see :func:`tripy.quantization.export_model_config`."""
+    family = _family(decoder_type)
+    if dtype not in DTYPES:
+        names = ", ".join(map(str, DTYPES))
+        raise TripyException("export_model_config: dtype.", got=str(dtype), expected=names)
+    if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
+        raise TripyException("export_model_config: ranks.", got=ranks, expected="1 or more")
+    quantization, _ = schemes.common(layers, 1)
+    configs: list[dict[str, Any]] = [{} for _ in range(ranks)]
+    shape = _sizes(model, family, decoder_type)
+    tensors = model.state_dict()
+    for rank, config in enumerate(configs):
+        config.update(
+            version=VERSION, quantization=quantization, dtype=DTYPES[dtype],
+            vocab_size=shape.vocabulary, rank=rank, tensor_parallel=ranks, pipeline_parallel=1,
+            ln_embed=None, share_embedding_table=False, layers=[],
+        )  # fmt: skip
 
-    weight: Optional[torch.Tensor] = _tensor()
+    def take(name: str) -> torch.Tensor:
+        if name not in tensors:
+            raise TripyException(
+                f"export_model_config: the model is no {decoder_type}.",
+                got=f"no {name}",
+                expected="the names of transformers' model",
+            )
+        return tensors[name].detach().cpu().to(dtype)
 
+    def norm(name: str) -> dict[str, Any]:
+        bias = take(f"{name}.bias") if f"{name}.bias" in tensors else None
+        return {
+            "weight": take(f"{name}.weight"), "bias": bias, "eps": shape.eps,
+            "layernorm_type": family.norm,
+        }  # fmt: skip
 
-@dataclass
-class LayernormConfig:
-    """A normalization, weight and bias [hidden]; layernorm_type "LayerNorm" or "RmsNorm"."""
+    def linears(state: LinearState, kind: str, heads: int = 0) -> list[Linear]:
+        return split(_linear(state, kind, dtype), ranks, state.name, heads)
 
-    weight: Optional[torch.Tensor] = _tensor()
-    bias: Optional[torch.Tensor] = _tensor()
-    layernorm_type: str = "LayerNorm"
-    eps: float = 1e-5
+    for key, name in (
+        ("vocab_embedding", family.embedding),
+        ("position_embedding", family.positions),
+    ):
+        cut = [None] * ranks  # type: list[Any]
+        if name is not None:
+            whole = take(f"{name}.weight")
+            cut = (
+                list(padded(whole, ranks).chunk(ranks))
+                if key == "vocab_embedding"
+                else [whole] * ranks
+            )
+        for config, part in zip(configs, cut):
+            config[key] = None if part is None else {"weight": part}
+    for index in range(shape.layers):
+        prefix = family.layer.format(index)
+        heads = shape.kv_heads
+        parts = {
+            which: linears(state, "column", 0 if which == "q" else heads)
+            for which, state in zip("qkv", qkv(family, layers, prefix, shape))
+        }
+        for key, kind in (("dense", "row"), ("fc", "column"), ("gate", "column"), ("proj", "row")):
+            name = family.linear[key]
+            state = None if name is None else layers.get(prefix + name)
+            if name is not None and state is None:
+                take(f"{prefix}{name}.weight")  # Says that it is not there.
+            parts[key] = [None] * ranks if state is None else linears(state, kind)  # type: ignore[list-item]
+        cache = _cache_scale(layers, prefix, family)
+        for rank, config in enumerate(configs):
+            mine = {key: each[rank] for key, each in parts.items()}
+            config["layers"].append(
+                {
+                    "decoder_type": decoder_type,
+                    "input_layernorm": norm(prefix + family.norms[0]),
+                    "attention": {
+                        "qkv": {which: mine[which] for which in "qkv"}, "dense": mine["dense"],
+                        "kv_cache_scaling_factor": cache, "rotary_dim": None,
+                    },
+                    "post_layernorm": norm(prefix + family.norms[1]), "mlp_layernorm": None,
+                    "mlp": {key: mine[key] for key in ("fc", "gate", "proj")}
+                    | {"hidden_act": shape.activation},
+                    "num_attention_heads": shape.heads, "attention_head_size": shape.head_size,
+                    "num_kv_heads": 0 if shape.kv_heads == shape.heads else shape.kv_heads,
+                    "max_position_embeddings": shape.positions, "rotary_pct": 1.0,
+                    "use_alibi": False, "parallel_attention": False,
+                    "rotary_base": shape.rotary_base, "seq_length": shape.positions,
+                }
+            )  # fmt: skip
+    head = linears(layers[family.head], "column") if family.head in layers else [None] * ranks
+    for rank, config in enumerate(configs):
+        config["ln_f"] = norm(family.final_norm)
+        config["lm_head"] = head[rank]
 
+    def put(path: Path) -> None:
+        described: Any = None
+        for rank, config in enumerate(configs):
+            arrays: dict[str, np.ndarray] = {}
+            described = _named(config, "_np", arrays)
+            np.savez(path / f"{decoder_type}_tp{ranks}_rank{rank}.npz", **arrays)  # type: ignore[arg-type]
+            if rank == 0:
+                text = json.dumps(described, indent=1)
+        (path / f"{decoder_type}_tp{ranks}.json").write_text(text)
 
-@dataclass
-class LinearConfig:
-    """A linear layer whose weight is not rounded yet.
+    def verify(path: Path) -> None:
+        for rank, config in enumerate(configs):
+            _compare(config, read(path, decoder_type, rank=rank, ranks=ranks), f"rank {rank}")
 
-    Attributes:
-        linear_type: "column" (split along out) or "row" (split along in).
-        weight: [out, in], floating point.
-        bias: [out], or None.
-        activation_scaling_factor: (1,), float32; None where inputs are not quantized.
-        weights_scaling_factor: float32; fp8 (1,), int8 (out,), int4 (out, in / block).
-        weights_scaling_factor_2: (1,), float32: of float8, that int4's result is rounded to.
-        prequant_scaling_factor: (in,), float32, that the input is multiplied with first.
-        awq_block_size: Of int4; 0 for none.
-    """
-
-    linear_type: str = COLUMN
-    weight: Optional[torch.Tensor] = _tensor()
-    bias: Optional[torch.Tensor] = _tensor()
-    activation_scaling_factor: Optional[torch.Tensor] = _tensor()
-    weights_scaling_factor: Optional[torch.Tensor] = _tensor()
-    weights_scaling_factor_2: Optional[torch.Tensor] = _tensor()
-    prequant_scaling_factor: Optional[torch.Tensor] = _tensor()
-    awq_block_size: int = 0
-
-
-@dataclass
-class QKVConfig:
-    """Queries, keys and values, each a layer by itself."""
-
-    q: Optional[LinearConfig] = _object(LinearConfig)
-    k: Optional[LinearConfig] = _object(LinearConfig)
-    v: Optional[LinearConfig] = _object(LinearConfig)
-
-
-@dataclass
-class AttentionConfig:
-    """Attention; kv_cache_scaling_factor (1,), kv_cache_dtype "INT8", "FP8" or None."""
-
-    qkv: Union[QKVConfig, LinearConfig, None] = _object(QKVConfig)
-    dense: Optional[LinearConfig] = _object(LinearConfig)
-    kv_cache_scaling_factor: Optional[torch.Tensor] = _tensor()
-    kv_cache_dtype: Optional[str] = None
-    rotary_dim: Optional[int] = None
-
-
-@dataclass
-class MLPConfig:
-    """fc is what the activation is applied to, gate what its result is multiplied with."""
-
-    fc: Optional[LinearConfig] = _object(LinearConfig)
-    gate: Optional[LinearConfig] = _object(LinearConfig)
-    proj: Optional[LinearConfig] = _object(LinearConfig)
-    hidden_act: str = ""
-
-
-@dataclass
-class DecoderLayerConfig:
-    """A layer of the decoder. Counts of heads are the whole model's, also in a rank's config."""
-
-    decoder_type: str = ""
-    input_layernorm: Optional[LayernormConfig] = _object(LayernormConfig)
-    attention: Optional[AttentionConfig] = _object(AttentionConfig)
-    post_layernorm: Optional[LayernormConfig] = _object(LayernormConfig)
-    mlp_layernorm: Optional[LayernormConfig] = _object(LayernormConfig)
-    mlp: Optional[MLPConfig] = _object(MLPConfig)
-    num_attention_heads: int = 0
-    attention_head_size: Optional[int] = None
-    num_kv_heads: int = 0
-    max_position_embeddings: int = 0
-    rotary_pct: float = 1.0
-    use_alibi: bool = False
-    parallel_attention: bool = False
-    rotary_base: int = 0
-    rope_scaling: Optional[dict] = None
-    seq_length: int = 0
-
-
-@dataclass
-class ModelConfig:
-    """A model, or one rank's part of it.
-
-    Attributes:
-        quantization: None, "fp8", "int8_sq", "int4_awq" or "w4a8_awq".
-        dtype: Of weights: "float16", "bfloat16" or "float32".
-        vocab_size: The true one, also where tables are padded.
-        rank: Whose part this is.
-        tensor_parallel: How many parts there are.
-        share_embedding_table: Whether a lm_head of None is the vocabulary's embedding.
-    """
-
-    version: float = 0.0
-    quantization: Optional[str] = None
-    dtype: str = "float16"
-    vocab_size: int = 0
-    rank: int = 0
-    tensor_parallel: int = 1
-    pipeline_parallel: int = 1
-    vocab_embedding: Optional[EmbeddingConfig] = _object(EmbeddingConfig)
-    position_embedding: Optional[EmbeddingConfig] = _object(EmbeddingConfig)
-    ln_embed: Optional[LayernormConfig] = _object(LayernormConfig)
-    layers: list[DecoderLayerConfig] = field(
-        default_factory=list, metadata={"object": DecoderLayerConfig}
-    )
-    ln_f: Optional[LayernormConfig] = _object(LayernormConfig)
-    lm_head: Optional[LinearConfig] = _object(LinearConfig)
-    share_embedding_table: bool = False
+    write_folder(folder, put, verify)
 
 
-def key_value_heads(layer: DecoderLayerConfig) -> int:
-    """How many heads keys and values have."""
-    return layer.num_kv_heads or layer.num_attention_heads
+def read(
+    folder: Union[str, os.PathLike], decoder_type: str, rank: int = 0, ranks: int = 1
+) -> dict[str, Any]:
+    """Reads one rank's config; see :func:`tripy.quantization.load_model_config`."""
+    path, name = Path(folder), f"{decoder_type}_tp{ranks}"
+    try:
+        described = json.loads((path / f"{name}.json").read_text())
+        # Opened here: of a damaged file, np.load would leave it open.
+        with (
+            open(path / f"{name}_rank{rank}.npz", "rb") as opened,
+            np.load(opened, allow_pickle=False) as file,
+        ):
+            arrays = {key: _tensor(file[key]) for key in file.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        found = sorted(p.name for p in path.glob("*_tp*.json")) if path.is_dir() else []
+        raise TripyException(
+            f"load_model_config: {path} cannot be read.",
+            got=f"{type(error).__name__}: {error}".splitlines()[0],
+            expected=f"{name}.json and {name}_rank{rank}.npz",
+            hint=f"there is {', '.join(found)}" if found else None,
+        ) from None
+    config = _resolved(described, arrays, path)
+    config["rank"] = rank
+    _check_declared(config, path)
+    return config
 
 
-def linears(config: ModelConfig) -> Iterator[tuple[str, LinearConfig, Optional[DecoderLayerConfig]]]:
-    """Each linear layer: its path, such as "layers:0:mlp:fc", itself, and its decoder layer."""
-    for index, layer in enumerate(config.layers):
-        start = f"layers:{index}:"
-        attention, mlp = layer.attention, layer.mlp
-        if attention is not None:
-            if isinstance(attention.qkv, LinearConfig):
-                yield f"{start}attention:qkv", attention.qkv, layer
-            elif attention.qkv is not None:
-                for part in ("q", "k", "v"):
-                    linear = getattr(attention.qkv, part)
-                    if linear is not None:
-                        yield f"{start}attention:qkv:{part}", linear, layer
-            if attention.dense is not None:
-                yield f"{start}attention:dense", attention.dense, layer
-        for part in ("fc", "gate", "proj"):
-            linear = getattr(mlp, part, None)
-            if linear is not None:
-                yield f"{start}mlp:{part}", linear, layer
-    if config.lm_head is not None:
-        yield "lm_head", config.lm_head, None
+def merged_qkv(attention: dict[str, Any]) -> Linear:
+    """Queries, keys and values of an attention that was read, as one layer."""
+    return merged([attention["qkv"][which] for which in "qkv"], "qkv")
 
 
-def _quantizers(
-    linear: LinearConfig, quantization: Optional[str]
-) -> list[tuple[QuantizerConfig, torch.Tensor]]:
-    """The weight's quantizers with their scales, in order; none for a layer left alone."""
-    if quantization is None or linear.weights_scaling_factor is None:
-        return []
-    configs = weight_configs(BY_QUANTIZATION[quantization], linear.awq_block_size or None)
-    scales = (linear.weights_scaling_factor, linear.weights_scaling_factor_2)
-    return [
-        (config, scale.reshape(()) if config.granularity == "per tensor" else scale)
-        for config, scale in zip(configs, scales)
-        if scale is not None
-    ]
-
-
-def quantized_weight(linear: LinearConfig, quantization: Optional[str]) -> torch.Tensor:
-    """The small values of the weight, [out, in]: int8 (also for int4) or float8_e4m3fn.
-
-    Of w4a8_awq these are the int4 values. A layer left alone gives its weight as it is.
-
-    Example:
-        >>> import torch, tripy.quantization.checkpoint as checkpoint
-        >>> linear = checkpoint.LinearConfig(
-        ...     weight=torch.tensor([[1.0, -4.0]]), weights_scaling_factor=torch.tensor([0.5])
-        ... )
-        >>> checkpoint.quantized_weight(linear, "int8_sq").tolist()
-        [[2, -8]]
-    """
-    weight: torch.Tensor = linear.weight  # type: ignore[assignment]
-    for config, scale in _quantizers(linear, quantization):
-        return round_to(weight, scale, config)
-    return weight
-
-
-def dequantized_weight(linear: LinearConfig, quantization: Optional[str]) -> torch.Tensor:
-    """The weight that an engine computes with, float32 [out, in].
-
-    Example:
-        >>> import torch, tripy.quantization.checkpoint as checkpoint
-        >>> linear = checkpoint.LinearConfig(
-        ...     weight=torch.tensor([[1.2, -4.0]]), weights_scaling_factor=torch.tensor([0.5])
-        ... )
-        >>> checkpoint.dequantized_weight(linear, "int8_sq").tolist()
-        [[1.0, -4.0]]
-    """
-    weight = linear.weight.float()  # type: ignore[union-attr]
-    for config, scale in _quantizers(linear, quantization):
-        weight = restore(round_to(weight, scale, config), scale, config, torch.float32)
-    return weight
-
-
-def merge_qkv(config: ModelConfig) -> ModelConfig:
-    """The config with queries, keys and values of each layer as one linear layer, [q; k; v].
-
-    Scales of float8 take the largest of the three, with which the weight is then quantized; those
-    of int8 and int4 concatenate; activation scales take the largest.
-
-    Args:
-        config: The whole model's config, or a rank's; it stays as it is.
-
-    Raises:
-        TripyException: Where the three cannot be one layer: only some are quantized, or their
-            inputs are scaled differently.
-
-    Example:
-        >>> import torch, tripy.quantization.checkpoint as checkpoint
-        >>> part = checkpoint.LinearConfig(weight=torch.zeros(4, 8))
-        >>> attention = checkpoint.AttentionConfig(checkpoint.QKVConfig(part, part, part))
-        >>> layer = checkpoint.DecoderLayerConfig(attention=attention)
-        >>> merged = checkpoint.merge_qkv(checkpoint.ModelConfig(layers=[layer]))
-        >>> merged.layers[0].attention.qkv.weight.shape
-        torch.Size([12, 8])
-    """
-    layers = []
-    for index, layer in enumerate(config.layers):
-        attention = layer.attention
-        if attention is not None and isinstance(attention.qkv, QKVConfig):
-            merged = _merged(attention.qkv, f"layers:{index}:attention:qkv")
-            layer = replace(layer, attention=replace(attention, qkv=merged))
-        layers.append(layer)
-    return replace(config, layers=layers)
-
-
-def _merged(qkv: QKVConfig, path: str) -> LinearConfig:
-    parts = [qkv.q, qkv.k, qkv.v]
-
-    def values(name: str) -> Optional[list[torch.Tensor]]:
-        found = [getattr(part, name) for part in parts]
-        if all(value is None for value in found):
-            return None
-        if any(value is None for value in found):
-            missing = [which for which, value in zip("qkv", found) if value is None]
-            raise _unmergeable(path, f"no {name} for {', '.join(missing)}", f"all three or no {name}")
-        return found
-
-    def joined(name: str) -> Optional[torch.Tensor]:
-        found = values(name)
-        return None if found is None else torch.cat(found)
-
-    def largest(name: str) -> Optional[torch.Tensor]:
-        found = values(name)
-        return None if found is None else torch.stack(found).amax(0)
-
-    blocks = {part.awq_block_size for part in parts}  # type: ignore[union-attr]
-    if len(blocks) > 1:
-        raise _unmergeable(path, f"awq_block_size {sorted(blocks)}", "one block size")
-    prequant = values("prequant_scaling_factor")
-    if prequant and not all(torch.equal(prequant[0], other) for other in prequant[1:]):
-        raise _unmergeable(
-            path,
-            "prequant_scaling_factor of q, k and v that differ",
-            "the same: one layer multiplies its input once",
+def _family(decoder_type: str) -> Family:
+    if decoder_type not in FAMILIES:
+        raise TripyException(
+            "export_model_config: the decoder type is not known.",
+            got=repr(decoder_type),
+            expected=", ".join(FAMILIES),
+            hint="export_hf, which keeps the model's own names",
         )
-    scales = values("weights_scaling_factor")
-    outs = [len(part.weight) for part in parts]  # type: ignore[union-attr, arg-type]
-    per_row = scales is not None and all(
-        scale.dim() == 2 or (scale.numel() == out and out > 1) for scale, out in zip(scales, outs)
-    )
-    return LinearConfig(
-        COLUMN,
-        joined("weight"),
-        joined("bias"),
-        largest("activation_scaling_factor"),
-        joined("weights_scaling_factor") if per_row else largest("weights_scaling_factor"),
-        largest("weights_scaling_factor_2"),
-        None if prequant is None else prequant[0],
-        blocks.pop(),
+    return FAMILIES[decoder_type]
+
+
+def _sizes(model: torch.nn.Module, family: Family, decoder_type: str) -> Sizes:
+    try:
+        return family.sizes(model.config)
+    except AttributeError as error:
+        raise TripyException(
+            f"export_model_config: the model is no {decoder_type}.",
+            got=f"{type(model).__name__}: {error}",
+            expected="a model of transformers of that kind, with its config",
+        ) from None
+
+
+def _linear(state: LinearState, kind: str, dtype: torch.dtype) -> Linear:
+    weights, inputs = state.weight_quantizers, state.input_quantizer
+    block = weights[0].config.block_size or 0 if weights else 0
+    scales = [q.scale.detach().cpu() for q in weights]
+    return Linear(
+        kind,
+        state.weight.detach().cpu().to(dtype),
+        None if state.bias is None else state.bias.detach().cpu().to(dtype),
+        None if inputs is None else inputs.scale.cpu().reshape(1),
+        (scales[0].reshape(1) if scales[0].dim() == 0 else scales[0]) if scales else None,
+        scales[1].reshape(1) if len(scales) > 1 else None,
+        None if state.pre_quant_scale is None else state.pre_quant_scale.float().cpu(),
+        block,
     )
 
 
-def _unmergeable(path: str, got: str, expected: str) -> TripyException:
-    return TripyException(
-        f"merge_qkv: q, k and v of {path} do not merge.", got=got, expected=expected
-    )
+def _cache_scale(layers: dict[str, LinearState], prefix: str, family: Family) -> Any:
+    """One factor for keys and values, which is all that the format has: the larger."""
+    states = [s for n, s in layers.items() if n.startswith(prefix)]
+    scales = [q.scale for s in states for q in (s.key_quantizer, s.value_quantizer) if q]
+    return torch.stack(scales).max().cpu().reshape(1) if scales else None
+
+
+def _named(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """The value with the names of arrays in the place of tensors."""
+    if isinstance(value, torch.Tensor):
+        arrays[name] = _array(value)
+        return name
+    if isinstance(value, Linear):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, dict):
+        renamed = {"ln_f": "final_layernorm", "attention": "attention", "mlp": "mlp"}
+        return {
+            key: _named(each, f"{name}:{renamed.get(key, key)}", arrays)
+            for key, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_named(each, f"{name}:{index}", arrays) for index, each in enumerate(value)]
+    return value
+
+
+def _resolved(value: Any, arrays: dict[str, torch.Tensor], path: Path) -> Any:
+    if isinstance(value, str) and value.startswith("_np:"):
+        if value not in arrays:
+            raise TripyException(
+                f"load_model_config: {path} is not whole.",
+                got=f"no array {value}",
+                expected="every array that the JSON names",
+            )
+        return arrays[value]
+    if isinstance(value, list):
+        return [_resolved(each, arrays, path) for each in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _resolved(each, arrays, path) for key, each in value.items()}
+    if "linear_type" in found:
+        return Linear(**{f.name: found[f.name] for f in fields(Linear) if f.name in found})
+    return found
+
+
+def _check_declared(config: dict[str, Any], path: Path) -> None:
+    """A quantization that is declared has its tensors."""
+    kind = config.get("quantization")
+    needed = {
+        "fp8": ("weights_scaling_factor", "activation_scaling_factor"),
+        "int8_sq": ("weights_scaling_factor", "activation_scaling_factor"),
+        "int4_awq": ("weights_scaling_factor",),
+        "w4a8_awq": (
+            "weights_scaling_factor", "weights_scaling_factor_2", "activation_scaling_factor",
+        ),
+    }.get(kind or "", ())  # fmt: skip
+    found: list[Linear] = []
+    for layer in config.get("layers", []):
+        found += [each for each in layer["attention"]["qkv"].values() if each is not None]
+        found += [layer["attention"]["dense"]]
+        found += [each for each in layer["mlp"].values() if isinstance(each, Linear)]
+    quantized = [each for each in found if each.weights_scaling_factor is not None]
+    missing = {n for each in quantized for n in needed if getattr(each, n) is None}
+    if kind and (missing or not quantized):
+        raise TripyException(
+            f"load_model_config: {path} declares {kind}, and does not have it.",
+            got="no " + ", ".join(sorted(missing) or ["weights_scaling_factor"]),
+            expected=f"{', '.join(needed)} of each layer that is quantized",
+        )
+
+
+def _array(value: torch.Tensor) -> np.ndarray:
+    value = value.contiguous()
+    # numpy has no bfloat16: its bits, as two bytes of no type.
+    if value.dtype == torch.bfloat16:
+        return value.view(torch.int16).numpy().view("V2")
+    return value.numpy()
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    if array.dtype == np.dtype("V2"):
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _compare(wanted: Any, got: Any, where: str) -> None:
+    """Raises where what was read is not what was to be written."""
+    same: Callable[[Any, Any], bool] = lambda a, b: a == b  # noqa: E731
+    if isinstance(wanted, Linear):
+        wanted, got = vars(wanted), vars(got)
+    if isinstance(wanted, dict):
+        for key, value in wanted.items():
+            _compare(value, got.get(key), f"{where}.{key}")
+        return
+    if isinstance(wanted, list):
+        for index, value in enumerate(wanted):
+            _compare(value, got[index], f"{where}.{index}")
+        return
+    if isinstance(wanted, torch.Tensor):
+        same = lambda a, b: b is not None and a.dtype == b.dtype and torch.equal(a, b)  # noqa: E731
+    if not same(wanted, got):
+        raise TripyException(
+            f"{where}: what was written is not what was meant; nothing was kept.",
+            got=f"{got}",
+            expected=f"{wanted}",
+        )

@@ -1,199 +1,152 @@
-"""Tensor parallelism: one model config to N ranks' configs, and back.
+"""Tensor-parallel splitting of one linear layer.
 
-Column layers (q, k, v, fc, gate, lm_head) are cut along out, row layers (dense, proj) along in.
-Each rank's row layers give a part of a sum; their bias is whole on every rank and is added once,
-after the sum.
+Columns (q, k, v, fc, gate, lm_head) are cut along their outputs, rows (dense, proj) along their
+inputs; what belongs to the cut dimension is cut with it, and the rest is the same on every rank.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any, Optional
+from dataclasses import dataclass, replace
+from typing import Optional
 
 import torch
 
 from tripy.errors import TripyException
-from tripy.quantization.checkpoint.model_config import (
-    ROW,
-    DecoderLayerConfig,
-    EmbeddingConfig,
-    LinearConfig,
-    ModelConfig,
-    key_value_heads,
-    linears,
-)
-
-# Fields that are cut, by the kind of layer: the dimension, and what padding is filled with. A scale
-# of 1 for rows of zeros can be divided by, which 0 cannot.
-_Cut = dict[str, tuple[int, float]]
 
 
-def cuts(linear: LinearConfig, quantization: Optional[str]) -> _Cut:
-    """Which tensors of a linear layer are cut, and how; all others are the same on each rank."""
-    per_row = quantization == "int8_sq"
-    in_blocks = linear.awq_block_size > 0
-    if linear.linear_type == ROW:
-        rules: _Cut = {"weight": (1, 0.0), "prequant_scaling_factor": (0, 1.0)}
-        if in_blocks:
-            rules["weights_scaling_factor"] = (1, 1.0)
-        return rules
-    rules = {"weight": (0, 0.0), "bias": (0, 0.0)}
-    if per_row or in_blocks:
-        rules["weights_scaling_factor"] = (0, 1.0)
-    return rules
+@dataclass(frozen=True)
+class Linear:
+    """A linear layer of a model config.
+
+    Attributes:
+        linear_type: "column" or "row".
+        weight: [out, in].
+        bias: [out], or None.
+        activation_scaling_factor: (1,), or None.
+        weights_scaling_factor: (1,) float8, (out,) int8, (out, in / block) int4, or None.
+        weights_scaling_factor_2: (1,), for int4 rounded to float8; or None.
+        prequant_scaling_factor: (in,), or None.
+        awq_block_size: The number of inputs that share an int4 scale; 0 for none.
+    """
+
+    linear_type: str
+    weight: torch.Tensor
+    bias: Optional[torch.Tensor] = None
+    activation_scaling_factor: Optional[torch.Tensor] = None
+    weights_scaling_factor: Optional[torch.Tensor] = None
+    weights_scaling_factor_2: Optional[torch.Tensor] = None
+    prequant_scaling_factor: Optional[torch.Tensor] = None
+    awq_block_size: int = 0
 
 
-def _pieces(path: str, layer: Optional[DecoderLayerConfig], ranks: int) -> int:
-    """Into how many pieces a layer is cut: fewer than ranks where key/value heads are fewer."""
-    if layer is not None and path.endswith((":qkv:k", ":qkv:v")):
-        return min(ranks, key_value_heads(layer))
-    return ranks
+def split(linear: Linear, ranks: int, name: str, heads: int = 0) -> list[Linear]:
+    """The parts of a layer, one a rank.
 
-
-def check_split(config: ModelConfig, ranks: int) -> None:
-    """Refuses what cannot be cut into so many parts.
+    Args:
+        linear: The whole layer.
+        ranks: How many.
+        name: Of the layer, for messages.
+        heads: For keys and values: how many heads its outputs are; fewer heads than ranks are
+            given to several ranks each.
 
     Raises:
-        TripyException: Naming the layer and what would fit.
+        TripyException: Where a row's inputs cannot be cut, or not between blocks.
     """
-    for index, layer in enumerate(config.layers):
-        heads, shared = layer.num_attention_heads, key_value_heads(layer)
-        if heads % ranks or (shared % ranks and ranks % shared):
-            fits = [
-                n for n in range(1, heads + 1) if not heads % n and not (shared % n and n % shared)
-            ]
-            raise TripyException(
-                f"Tensor parallelism: the heads of layers:{index} do not divide among the ranks.",
-                got=f"{heads} heads, {shared} key/value heads, {ranks} ranks",
-                expected=f"a number of ranks of {', '.join(map(str, fits))}",
-            )
-    for path, linear, _ in linears(config):
-        if linear.linear_type != ROW or not linear.awq_block_size:
-            continue
-        inputs, block = linear.weight.shape[1], linear.awq_block_size  # type: ignore[union-attr]
-        if inputs % ranks or (inputs // ranks) % block:
-            raise TripyException(
-                f"Tensor parallelism: the int4 blocks of {path} do not divide among the ranks.",
-                got=f"{inputs} inputs, {ranks} ranks, blocks of {block}",
-                expected="(in / ranks) % block == 0",
-                hint=f"fewer ranks, or a block size that divides {inputs / ranks:g}",
-            )
-
-
-def part(x: torch.Tensor, dim: int, pieces: int, index: int, fill: float) -> torch.Tensor:
-    """A piece of a tensor that is padded to a multiple of the pieces first."""
-    size = -(-x.shape[dim] // pieces)
-    start = min(index * size, x.shape[dim])
-    got = x.narrow(dim, start, min(size, x.shape[dim] - start))
-    if got.shape[dim] < size:
-        shape = list(got.shape)
-        shape[dim] = size - got.shape[dim]
-        got = torch.cat([got, got.new_full(shape, fill)], dim)
-    return got.contiguous()
-
-
-def rank_config(config: ModelConfig, ranks: int, rank: int) -> ModelConfig:
-    """One rank's part of a whole model's config; :func:`check_split` has passed."""
     if ranks == 1:
-        return config
-    where = {id(linear): (path, layer) for path, linear, layer in linears(config)}
-
-    def cut_linear(linear: LinearConfig) -> LinearConfig:
-        path, layer = where[id(linear)]
-        pieces = _pieces(path, layer, ranks)
-        changes = {
-            name: part(getattr(linear, name), dim, pieces, rank * pieces // ranks, fill)
-            for name, (dim, fill) in cuts(linear, config.quantization).items()
-            if getattr(linear, name) is not None
-        }
-        return dataclasses.replace(linear, **changes)
-
-    def cut_table(table: EmbeddingConfig) -> EmbeddingConfig:
-        return EmbeddingConfig(part(table.weight, 0, ranks, rank, 0.0))  # type: ignore[arg-type]
-
-    made = _rebuilt(config, cut_linear, cut_table)
-    return dataclasses.replace(made, rank=rank, tensor_parallel=ranks)
+        return [linear]
+    return (
+        _rows(linear, ranks, name)
+        if linear.linear_type == "row"
+        else _columns(linear, ranks, name, heads)
+    )
 
 
-def _rebuilt(value: Any, linear: Callable, table: Callable) -> Any:
-    """A copy of nested objects with linear layers and tables replaced."""
-    if isinstance(value, LinearConfig):
-        return linear(value)
-    if isinstance(value, EmbeddingConfig):
-        return table(value)
-    if isinstance(value, list):
-        return [_rebuilt(each, linear, table) for each in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        changes = {
-            f.name: _rebuilt(getattr(value, f.name), linear, table)
-            for f in dataclasses.fields(value)
-            if f.metadata.get("object")
-        }
-        return dataclasses.replace(value, **changes)
-    return value
+def _columns(linear: Linear, ranks: int, name: str, heads: int) -> list[Linear]:
+    def cut(x: Optional[torch.Tensor], fill: float = 0.0) -> list:
+        if x is None:
+            return [None] * ranks
+        if 0 < heads < ranks:
+            if ranks % heads:
+                raise TripyException(
+                    f"{name}: the heads cannot be given to the ranks.",
+                    got=f"{heads} key/value heads, {ranks} ranks",
+                    expected="a number of ranks that the heads divide",
+                )
+            parts = x.unflatten(0, (heads, -1)).repeat_interleave(ranks // heads, 0)
+            return list(parts.unbind(0))
+        return list(padded(x, ranks, fill).chunk(ranks))
+
+    scale, blocks = linear.weights_scaling_factor, linear.awq_block_size
+    whole = scale is None or (scale.numel() == 1 and not blocks and linear.weight.shape[0] != 1)
+    # Rows of zeros that pad a weight need a scale that can be divided by.
+    scales = [scale] * ranks if whole else cut(scale, 1.0)
+    weights, biases = cut(linear.weight), cut(linear.bias)
+    return [
+        replace(linear, weight=w, bias=b, weights_scaling_factor=s)
+        for w, b, s in zip(weights, biases, scales)
+    ]
 
 
-def join_ranks(parts: list[ModelConfig]) -> ModelConfig:
-    """The whole model's config from all ranks' configs, in order.
+def _rows(linear: Linear, ranks: int, name: str) -> list[Linear]:
+    inputs, block = linear.weight.shape[1], max(linear.awq_block_size, 1)
+    if inputs % (ranks * block):
+        raise TripyException(
+            f"{name}: the layer's inputs cannot be cut for {ranks} ranks.",
+            got=f"{inputs} inputs" + (f" in blocks of {block}" if block > 1 else ""),
+            expected=f"a multiple of {ranks * block}",
+            hint="fewer ranks" + (", or smaller blocks" if block > 1 else ""),
+        )
+    scale, pre = linear.weights_scaling_factor, linear.prequant_scaling_factor
+    cut_scale = scale is not None and linear.awq_block_size > 0
+    scales = scale.chunk(ranks, 1) if cut_scale else [scale] * ranks  # type: ignore[union-attr]
+    pres = [None] * ranks if pre is None else pre.chunk(ranks)
+    return [
+        replace(linear, weight=w, weights_scaling_factor=s, prequant_scaling_factor=p)
+        for w, s, p in zip(linear.weight.chunk(ranks, 1), scales, pres)
+    ]
 
-    Padding of the vocabulary is cut off; that of other layers, zeros, stays.
+
+def padded(x: torch.Tensor, ranks: int, fill: float = 0.0) -> torch.Tensor:
+    """With rows added at the end, up to a multiple of the ranks."""
+    missing = -x.shape[0] % ranks
+    if not missing:
+        return x
+    return torch.cat((x, x.new_full((missing, *x.shape[1:]), fill)))
+
+
+def merged(parts: list[Linear], name: str) -> Linear:
+    """Queries, keys and values as one layer, ``[q; k; v]``.
+
+    float8 scales take the largest, and the weight is to be rounded with it; int8 and int4 scales
+    are joined; the inputs' scale takes the largest.
 
     Raises:
-        TripyException: For ranks that are not all of one model's, in order.
-
-    Example:
-        >>> import torch, tripy.quantization.checkpoint as checkpoint
-        >>> ranks = [
-        ...     checkpoint.ModelConfig(
-        ...         vocab_size=3, rank=rank, tensor_parallel=2,
-        ...         vocab_embedding=checkpoint.EmbeddingConfig(torch.zeros(2, 4)),
-        ...     )
-        ...     for rank in range(2)
-        ... ]
-        >>> checkpoint.join_ranks(ranks).vocab_embedding.weight.shape
-        torch.Size([3, 4])
+        TripyException: Where their inputs are scaled differently.
     """
-    count = len(parts)
-    if [(p.rank, p.tensor_parallel) for p in parts] != [(r, count) for r in range(count)]:
-        raise TripyException(
-            "join_ranks: the configs are not all ranks of one model.",
-            got=", ".join(f"rank {p.rank} of {p.tensor_parallel}" for p in parts) or "nothing",
-            expected="ranks 0 to N - 1 of N, in order",
-        )
     first = parts[0]
-    if count == 1:
-        return first
-    rows = [linears(each) for each in parts]
-    joined: dict[int, LinearConfig] = {}
-    for same in zip(*rows):
-        path, linear, layer = same[0]
-        pieces = _pieces(path, layer, count)
-        chosen = [same[index * count // pieces][1] for index in range(pieces)]
-        changes = {
-            name: torch.cat([getattr(each, name) for each in chosen], dim)
-            for name, (dim, _) in cuts(linear, first.quantization).items()
-            if getattr(linear, name) is not None
-        }
-        joined[id(linear)] = dataclasses.replace(linear, **changes)
-    tables = {}
-    for name in ("vocab_embedding", "position_embedding"):
-        table = getattr(first, name)
-        if table is not None:
-            whole = torch.cat([getattr(each, name).weight for each in parts])
-            tables[id(table)] = EmbeddingConfig(whole)
-    made = _rebuilt(first, lambda x: joined[id(x)], lambda x: tables[id(x)])
-    _cut_vocabulary(made)
-    return dataclasses.replace(made, rank=0, tensor_parallel=1)
+    pres = [part.prequant_scaling_factor for part in parts]
+    given = [pre for pre in pres if pre is not None]
+    if len(given) not in (0, len(parts)) or any(not torch.equal(p, given[0]) for p in given):
+        raise TripyException(
+            f"{name}: queries, keys and values scale their input differently.",
+            got="different prequant_scaling_factor",
+            expected="one for all three",
+            hint="run them as three layers, or calibrate without smoothquant and awq",
+        )
 
+    def join(attribute: str, largest: bool) -> Optional[torch.Tensor]:
+        values = [getattr(part, attribute) for part in parts]
+        if any(value is None for value in values):
+            return None
+        return torch.stack(values).amax(0) if largest else torch.cat(values)
 
-def _cut_vocabulary(config: ModelConfig) -> None:
-    size = config.vocab_size
-    if size and config.vocab_embedding is not None:
-        config.vocab_embedding.weight = config.vocab_embedding.weight[:size]  # type: ignore[index]
-    head = config.lm_head
-    if size and head is not None:
-        for name, (dim, _) in cuts(head, config.quantization).items():
-            value = getattr(head, name)
-            if value is not None and dim == 0:
-                setattr(head, name, value[:size])
+    scale = first.weights_scaling_factor
+    one = scale is not None and scale.numel() == 1 and not first.awq_block_size
+    return replace(
+        first,
+        weight=torch.cat([part.weight for part in parts]),
+        bias=join("bias", False),
+        activation_scaling_factor=join("activation_scaling_factor", True),
+        weights_scaling_factor=join("weights_scaling_factor", one),
+        weights_scaling_factor_2=join("weights_scaling_factor_2", True),
+    )
