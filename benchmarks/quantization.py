@@ -173,7 +173,7 @@ def resident() -> int:
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--windows", type=int, default=242, help="of held-out text; there are 1,210")
+    parser.add_argument("--windows", type=int, default=242, help="of held-out text, of 1,210")
     parser.add_argument("--skip-time", action="store_true", help="leave out the third table")
     args = parser.parse_args()
     tp.logger.verbosity = "warning"
