@@ -14,7 +14,9 @@ from weight_loader import DEMO
 
 EXAMPLE = Path(example.__file__)
 # Attributes of tripy's objects that start with an underscore, and modules other than tripy itself.
-PRIVATE = re.compile(r"\btripy\.\w|from tripy|\btp\._|\.(_value|_program|_from_value|_declare)\b")
+PRIVATE = re.compile(
+    r"\btripy\.(?!quantization\b)\w|from tripy|\btp\._|\.(_value|_program|_from_value|_declare)\b"
+)
 
 
 def run(monkeypatch, capsys, *arguments):

@@ -281,7 +281,8 @@ def logits(configs, name: str, data):
         return torch.nn.functional.layer_norm(x, x.shape[-1:], n["weight"], n["bias"], n["eps"])
 
     words = torch.cat([c["vocab_embedding"]["weight"] for c in configs])
-    x = words[data] + first["position_embedding"]["weight"][: data.shape[1]]
+    places = torch.cat([c["position_embedding"]["weight"] for c in configs])
+    x = words[data] + places[: data.shape[1]]
     for layers in zip(*(c["layers"] for c in configs)):
         h, total = norm(x, layers[0]["input_layernorm"]), 0
         for layer in layers:
@@ -371,6 +372,27 @@ def test_exports_that_cannot_be(models, arguments, match, tmp_path):
     with pytest.raises(tp.TripyException, match=match):
         tq.export_model_config(models["fp8"], kind, dtype, tmp_path / "out", ranks)
     assert files(tmp_path) == []
+
+
+def test_heads_are_never_cut(models, tmp_path):
+    with pytest.raises(tp.TripyException, match="the heads cannot be given to the ranks"):
+        tq.export_model_config(models["fp8"], "gpt2", "float16", tmp_path / "out", 3)
+    assert files(tmp_path) == []
+
+
+def test_two_numbers_of_ranks(models, tmp_path):
+    with pytest.raises(tp.TripyException, match="two numbers of ranks"):
+        tq.export_model_config(
+            models["fp8"], "gpt2", "float16", tmp_path, 2, inference_tensor_parallel=4
+        )
+
+
+def test_weights_that_float16_cannot_hold(tmp_path):
+    model = tiny_gpt2()
+    model.transformer.h[1].mlp.c_fc.weight[3, 5] = 1e5
+    with pytest.raises(tp.TripyException, match="values that float16 cannot hold"):
+        tq.export_model_config(model, "gpt2", "float16", tmp_path / "out")
+    tq.export_model_config(model, "gpt2", "bfloat16", tmp_path / "out")
 
 
 @pytest.mark.parametrize("kind", ["json", "npz", "array"])

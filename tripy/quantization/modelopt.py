@@ -45,7 +45,7 @@ def describe_modelopt(model: torch.nn.Module) -> dict[str, LinearState]:
             pre = None
         state = LinearState(
             name,
-            "Linear",
+            "Conv1D" if any(c.__name__ == "Conv1D" for c in type(module).__mro__) else "Linear",
             module.weight.detach(),
             module.bias,
             quantizers,

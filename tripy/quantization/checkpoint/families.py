@@ -23,7 +23,7 @@ class Sizes(NamedTuple):
     positions: int
     activation: str
     eps: float
-    rotary_base: float
+    rotary_base: int
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Family:
         linear: The linear layers' names in a layer; "qkv" for one that makes all three.
         norms: Those of the two norms in a layer.
         embedding, positions, final_norm, head: Names in the model; None for what it has not.
-        norm: "layer_norm" or "rms".
+        norm: "LayerNorm" or "RmsNorm".
         sizes: Reads the model's own configuration.
     """
 
@@ -54,7 +54,7 @@ def _gpt2_sizes(config: Any) -> Sizes:
     heads = config.n_head
     return Sizes(
         config.vocab_size, config.n_layer, heads, heads, config.n_embd // heads,
-        config.n_positions, config.activation_function, config.layer_norm_epsilon, 0.0,
+        config.n_positions, config.activation_function, config.layer_norm_epsilon, 0,
     )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def _llama_sizes(config: Any) -> Sizes:
         base = (getattr(config, "rope_parameters", None) or {}).get("rope_theta", 10000.0)
     return Sizes(
         config.vocab_size, config.num_hidden_layers, heads, kv, size,
-        config.max_position_embeddings, config.hidden_act, config.rms_norm_eps, float(base),
+        config.max_position_embeddings, config.hidden_act, config.rms_norm_eps, int(base),
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ GPT2 = Family(
     {"qkv": "attn.c_attn", "dense": "attn.c_proj", "fc": "mlp.c_fc", "gate": None,
      "proj": "mlp.c_proj"},
     ("ln_1", "ln_2"),
-    "transformer.wte", "transformer.wpe", "transformer.ln_f", "lm_head", "layer_norm", _gpt2_sizes,
+    "transformer.wte", "transformer.wpe", "transformer.ln_f", "lm_head", "LayerNorm", _gpt2_sizes,
 )  # fmt: skip
 LLAMA = Family(
     "model.layers.{}.",
@@ -84,9 +84,9 @@ LLAMA = Family(
      "dense": "self_attn.o_proj", "fc": "mlp.gate_proj", "gate": "mlp.up_proj",
      "proj": "mlp.down_proj"},
     ("input_layernorm", "post_attention_layernorm"),
-    "model.embed_tokens", None, "model.norm", "lm_head", "rms", _llama_sizes,
+    "model.embed_tokens", None, "model.norm", "lm_head", "RmsNorm", _llama_sizes,
 )  # fmt: skip
-FAMILIES = {"gpt2": GPT2, "llama": LLAMA, "qwen": LLAMA}
+FAMILIES = {"gpt2": GPT2, "llama": LLAMA}
 
 
 def qkv(

@@ -79,6 +79,8 @@ def write(
     }
     own: Any = getattr(model, "config", None)
     config = own.to_dict() if hasattr(own, "to_dict") else {}
+    if "lm_head" in quantized and config.get("tie_word_embeddings"):
+        config["tie_word_embeddings"] = False  # The head has a weight of its own now.
 
     def put(path: Path) -> None:
         for name, content in ((FILES[0], config), (FILES[2], described)):
@@ -114,6 +116,9 @@ def _tensors(
         if value.data_ptr() in seen and value.numel():
             continue  # A second name of one tensor, as of a head tied to its embedding.
         seen.add(value.data_ptr())
+        alone = layers.get(layer)
+        if own and last == "weight" and alone is not None and alone.kind == "Conv1D":
+            value = alone.weight.t()  # [in, out], also where nvidia-modelopt has turned it.
         found[name] = value.detach().cpu().contiguous()
     for name, state in layers.items():
         for key, quantizer in (

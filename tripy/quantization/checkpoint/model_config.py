@@ -61,7 +61,7 @@ def write(
                 got=f"no {name}",
                 expected="the names of transformers' model",
             )
-        return tensors[name].detach().cpu().to(dtype)
+        return _cast(tensors[name].detach().cpu(), dtype, name)
 
     def norm(name: str) -> dict[str, Any]:
         bias = take(f"{name}.bias") if f"{name}.bias" in tensors else None
@@ -77,21 +77,13 @@ def write(
         ("vocab_embedding", family.embedding),
         ("position_embedding", family.positions),
     ):
-        cut = [None] * ranks  # type: list[Any]
-        if name is not None:
-            whole = take(f"{name}.weight")
-            cut = (
-                list(padded(whole, ranks).chunk(ranks))
-                if key == "vocab_embedding"
-                else [whole] * ranks
-            )
-        for config, part in zip(configs, cut):
-            config[key] = None if part is None else {"weight": part}
+        rows = None if name is None else padded(take(f"{name}.weight"), ranks).chunk(ranks)
+        for rank, config in enumerate(configs):
+            config[key] = None if rows is None else {"weight": rows[rank]}
     for index in range(shape.layers):
         prefix = family.layer.format(index)
-        heads = shape.kv_heads
         parts = {
-            which: linears(state, "column", 0 if which == "q" else heads)
+            which: linears(state, "column", shape.heads if which == "q" else shape.kv_heads)
             for which, state in zip("qkv", qkv(family, layers, prefix, shape))
         }
         for key, kind in (("dense", "row"), ("fc", "column"), ("gate", "column"), ("proj", "row")):
@@ -203,14 +195,26 @@ def _linear(state: LinearState, kind: str, dtype: torch.dtype) -> Linear:
     scales = [q.scale.detach().cpu() for q in weights]
     return Linear(
         kind,
-        state.weight.detach().cpu().to(dtype),
-        None if state.bias is None else state.bias.detach().cpu().to(dtype),
+        _cast(state.weight.detach().cpu(), dtype, state.name),
+        None if state.bias is None else _cast(state.bias.detach().cpu(), dtype, state.name),
         None if inputs is None else inputs.scale.cpu().reshape(1),
         (scales[0].reshape(1) if scales[0].dim() == 0 else scales[0]) if scales else None,
         scales[1].reshape(1) if len(scales) > 1 else None,
         None if state.pre_quant_scale is None else state.pre_quant_scale.float().cpu(),
         block,
     )
+
+
+def _cast(value: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+    made = value.to(dtype)
+    if not bool(torch.isfinite(made).all()):
+        raise TripyException(
+            f"{name}: values that {DTYPES[dtype]} cannot hold.",
+            got=f"magnitudes up to {float(value.abs().max()):.4g}",
+            expected=f"at most {torch.finfo(dtype).max:.4g}, and no NaN",
+            hint="torch.bfloat16 or torch.float32",
+        )
+    return made
 
 
 def _cache_scale(layers: dict[str, LinearState], prefix: str, family: Family) -> Any:

@@ -30,7 +30,7 @@ def export_model_config(
 
     Args:
         model: One of transformers, quantized by :func:`quantize` or nvidia-modelopt, or not.
-        decoder_type: "gpt2", "llama" or "qwen".
+        decoder_type: "gpt2" or "llama".
         dtype: Of the weights: torch.float16, torch.bfloat16, torch.float32, or their names.
         export_dir: Gets ``{decoder_type}_tp{N}.json`` and ``{decoder_type}_tp{N}_rank{r}.npz``.
         inference_gpus: N, the number of ranks that each layer is split for.
@@ -46,7 +46,7 @@ def export_model_config(
         ...     tq.export_model_config(torch.nn.Linear(2, 2), "gpt5", torch.float16, "exported")
         ... except tp.TripyException as error:
         ...     print(str(error).splitlines()[2].strip())
-        expected: gpt2, llama, qwen
+        expected: gpt2, llama
     """
     if isinstance(dtype, str):
         named = {name: kind for kind, name in model_config.DTYPES.items()}
@@ -55,6 +55,12 @@ def export_model_config(
             raise TripyException("export_model_config: dtype.", got=repr(dtype), expected=expected)
         dtype = named[dtype]
     ranks = inference_gpus if inference_tensor_parallel is None else inference_tensor_parallel
+    if inference_gpus not in (1, ranks):
+        raise TripyException(
+            "export_model_config: two numbers of ranks.",
+            got=f"inference_gpus={inference_gpus}, inference_tensor_parallel={ranks}",
+            expected="one of them",
+        )
     if decoder_type not in model_config.FAMILIES:
         model_config._family(decoder_type)
     model_config.write(model, describe(model), decoder_type, dtype, export_dir, ranks)

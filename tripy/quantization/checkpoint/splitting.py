@@ -46,8 +46,8 @@ def split(linear: Linear, ranks: int, name: str, heads: int = 0) -> list[Linear]
         linear: The whole layer.
         ranks: How many.
         name: Of the layer, for messages.
-        heads: For keys and values: how many heads its outputs are; fewer heads than ranks are
-            given to several ranks each.
+        heads: For queries, keys and values: how many heads its outputs are; fewer heads than
+            ranks are given to several ranks each. 0 for other layers.
 
     Raises:
         TripyException: Where a row's inputs cannot be cut, or not between blocks.
@@ -62,16 +62,17 @@ def split(linear: Linear, ranks: int, name: str, heads: int = 0) -> list[Linear]
 
 
 def _columns(linear: Linear, ranks: int, name: str, heads: int) -> list[Linear]:
+    if heads and heads % ranks and (heads > ranks or ranks % heads):
+        raise TripyException(
+            f"{name}: the heads cannot be given to the ranks.",
+            got=f"{heads} heads, {ranks} ranks",
+            expected="a number of ranks that divides the heads, or is a multiple of them",
+        )
+
     def cut(x: Optional[torch.Tensor], fill: float = 0.0) -> list:
         if x is None:
             return [None] * ranks
         if 0 < heads < ranks:
-            if ranks % heads:
-                raise TripyException(
-                    f"{name}: the heads cannot be given to the ranks.",
-                    got=f"{heads} key/value heads, {ranks} ranks",
-                    expected="a number of ranks that the heads divide",
-                )
             parts = x.unflatten(0, (heads, -1)).repeat_interleave(ranks // heads, 0)
             return list(parts.unbind(0))
         return list(padded(x, ranks, fill).chunk(ranks))
