@@ -43,8 +43,8 @@ def test_smoothquant_recovers_what_outliers_cost():
 
 
 def test_awq_recovers_what_outliers_cost():
-    assert quality(tq.W4A8_INT8_CFG) > quality(W4A8_MAX) + 8
-    assert quality(tq.INT4_AWQ_CFG) > quality(tq.INT4_BLOCKWISE_WEIGHT_ONLY_CFG) + 4
+    assert quality(tq.W4A8_INT8_CFG) > quality(W4A8_MAX) + 10
+    assert quality(tq.INT4_AWQ_CFG) > quality(tq.INT4_BLOCKWISE_WEIGHT_ONLY_CFG) + 10
 
 
 @pytest.mark.parametrize(

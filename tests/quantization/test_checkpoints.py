@@ -168,6 +168,13 @@ def test_into_tripy(models, name, tmp_path):
     assert sqnr(wanted, from_file(tp.Tensor(x)).numpy()) > 60
 
 
+def test_a_bias_is_never_dropped(models):
+    module = tp.Sequential(tp.Linear(128, 512, bias=False))
+    for source in (models["fp8"], tiny_gpt2()):
+        with pytest.raises(tp.TripyException, match="got a bias"):
+            tq.to_tripy(source, module, {"transformer.h.0.mlp.c_fc": "0"})
+
+
 def test_into_tripy_that_does_not_fit(models):
     module = tp.Sequential(tp.Linear(128, 512, quant_dtype=tp.int8, weight_quant_dim=0))
     with pytest.raises(tp.TripyException) as error:
@@ -378,6 +385,48 @@ def test_heads_are_never_cut(models, tmp_path):
     with pytest.raises(tp.TripyException, match="the heads cannot be given to the ranks"):
         tq.export_model_config(models["fp8"], "gpt2", "float16", tmp_path / "out", 3)
     assert files(tmp_path) == []
+
+
+def test_layers_left_alone_among_others_are_refused(tmp_path):
+    model = quantized(tq.INT8_DEFAULT_CFG.without("*h.1.attn.c_proj*"))
+    with pytest.raises(tp.TripyException, match=r"h\.1\.attn\.c_proj: the layer is not quantized"):
+        tq.export_model_config(model, "gpt2", "float16", tmp_path / "out")
+    assert files(tmp_path) == []
+
+
+def test_parameters_without_a_place_are_refused(tmp_path):
+    model = tiny_gpt2()
+    model.transformer.h[0].extra = torch.nn.LayerNorm(4)
+    with pytest.raises(tp.TripyException, match=r"no place for transformer\.h\.0\.extra\.bias"):
+        tq.export_model_config(model, "gpt2", "float16", tmp_path / "out")
+
+
+def test_scaled_rotary_positions_are_refused(tmp_path):
+    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
+
+    rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+    config = LlamaConfig(
+        vocab_size=61, hidden_size=64, intermediate_size=96, num_hidden_layers=1,
+        num_attention_heads=4, max_position_embeddings=32, rope_parameters=rope,
+    )  # fmt: skip
+    with pytest.raises(tp.TripyException, match="rotary"):
+        tq.export_model_config(LlamaForCausalLM(config), "llama", "float16", tmp_path / "out")
+
+
+def test_a_head_of_its_own_is_not_tied_in_the_config(tmp_path):
+    model, head = tiny_gpt2(), tq.Rule("lm_head.weight_quantizer", (tq.QuantizerConfig(8, 0),))
+    tq.quantize(model, tq.INT8_WEIGHT_ONLY_CFG.with_rules(head))
+    tq.export_hf(model, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["tie_word_embeddings"] is False
+    assert "lm_head" in tq.load_hf(tmp_path).layers
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"layers": 3}', '{"layers": [{}]}'])
+def test_json_of_another_kind(models, text, tmp_path):
+    export(models["fp8"], tmp_path, 1)
+    (tmp_path / "gpt2_tp1.json").write_text(text)
+    with pytest.raises(tp.TripyException, match="load_model_config"):
+        tq.load_model_config(tmp_path, "gpt2")
 
 
 def test_two_numbers_of_ranks(models, tmp_path):

@@ -175,6 +175,14 @@ def test_predicate_chooses_layers_and_configurations():
     }
 
 
+def test_a_pattern_that_matches_nothing_is_an_error_beside_a_predicate_too():
+    with pytest.raises(tp.TripyException, match="matches nothing"):
+        tq.plan(model(), tq.FP8_DEFAULT_CFG.without("mpl*"), lambda path, module: False)
+    rule = tq.Rule("*weight_quantizer", (tq.QuantizerConfig(8),), parent_class="nn.Lniear")
+    with pytest.raises(tp.TripyException, match="matches nothing"):
+        tq.plan(model(), tq.INT8_DEFAULT_CFG.with_rules(rule))
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -244,6 +244,21 @@ def test_an_error_in_the_loop_leaves_the_model_without_hooks():
     assert "forward" not in vars(module[0])
 
 
+def test_statistics_without_the_cache():
+    model, data = tiny_gpt2(), tokens()
+    seen = tq.collect(model, tq.INT8_DEFAULT_CFG, lambda: model(data))
+    with pytest.raises(tp.TripyException, match=r"c_attn\.k_bmm_quantizer: the statistics"):
+        tq.quantize(model, tq.INT8_DEFAULT_CFG.with_kv_cache(8), statistics=seen)
+
+
+def test_a_forward_of_the_users_own_stays():
+    module = as_tripy(mlp())
+    plain = type(module[0]).forward
+    module[0].forward = own = lambda x: plain(module[0], x) * 2
+    tq.collect(module, tq.INT8_DEFAULT_CFG, lambda: module(x=tp.Tensor(inputs())).eval())
+    assert module[0].forward is own
+
+
 def test_statistics_of_another_model():
     seen = tq.collect(other := mlp()[:1], tq.INT8_DEFAULT_CFG, lambda: other(inputs()))
     refused("2: the statistics do not have this layer", statistics=seen)

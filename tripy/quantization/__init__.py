@@ -15,12 +15,14 @@ from tripy.quantization.checkpoint.public import (
     load_hf,
     load_model_config,
 )
+from tripy.quantization.collecting import collect
 from tripy.quantization.config import Algorithm, QuantizationConfig, Rule
 from tripy.quantization.describe import describe
 from tripy.quantization.formats import QuantizerConfig
 from tripy.quantization.histogram import Histogram
 from tripy.quantization.mixed_precision import Mixed, ParetoPoint, choose_formats
 from tripy.quantization.modelopt import modelopt_config
+from tripy.quantization.planning import plan
 from tripy.quantization.presets import (
     FP8_DEFAULT_CFG,
     INT4_AWQ_CFG,
@@ -33,7 +35,7 @@ from tripy.quantization.presets import (
     W4A8_AWQ_BETA_CFG,
     W4A8_INT8_CFG,
 )
-from tripy.quantization.quantize import collect, plan, quantize
+from tripy.quantization.quantize import quantize
 from tripy.quantization.report import Report, report
 from tripy.quantization.results import Sensitivity, SensitivityRow
 from tripy.quantization.rows import ReportRow

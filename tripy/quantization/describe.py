@@ -60,8 +60,8 @@ def describe(model: Any) -> dict[str, LinearState]:
         >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Linear(4, 2))
         >>> _ = tq.quantize(model, tq.INT8_WEIGHT_ONLY_CFG.without("1"))
         >>> for name, layer in tq.describe(model).items():
-        ...     print(name, "|", layer.scheme, "|", layer.reason)
-        0 | int8 per channel |
+        ...     print(name, layer.scheme, layer.reason or "-", sep=" | ")
+        0 | int8 per channel | -
         1 | not quantized | left out by the pattern '1'
     """
     if is_modelopt(model):

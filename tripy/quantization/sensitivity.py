@@ -15,19 +15,14 @@ import numpy as np
 import torch
 
 from tripy.errors import TripyException
+from tripy.quantization.collecting import gather
 from tripy.quantization.config import QuantizationConfig
+from tripy.quantization.planning import Config, Plan, plan
 from tripy.quantization.progress import progress
-from tripy.quantization.quantize import (
-    Config,
-    Plan,
-    _check_statistics,
-    _collect,
-    plan,
-    solve,
-)
+from tripy.quantization.quantize import solve
 from tripy.quantization.results import Sensitivity, SensitivityRow, Size, stored_bytes
 from tripy.quantization.state import LinearState
-from tripy.quantization.statistics import Needs, Statistics, finish
+from tripy.quantization.statistics import Needs, Statistics
 from tripy.tensor import Tensor
 
 REPEATS = 40.0  # dB between two evaluations of one model, below which nothing can be compared.
@@ -99,12 +94,7 @@ def sensitivity(
     formats = _formats(config)
     plans = {name: plan(model, each) for name, each in formats.items()}
     names = _check_plans(plans)
-    if statistics is None:
-        statistics = _collect(model, _joint(plans, names), forward_loop)
-    else:
-        for each in plans.values():
-            _check_statistics(each, statistics)
-        finish(statistics)
+    statistics = gather(model, _joint(plans, names), forward_loop, statistics)
     wanted = _logits(evaluate, "the model in floating point")
     repeat = _compare(wanted, _logits(evaluate, "the model in floating point"))[0]
     if repeat < REPEATS:

@@ -160,21 +160,23 @@ class TripyTarget(Target):
         return None if self.module.bias is None else self.module.bias.torch()
 
     def observe(self, inputs: Callback, results: Optional[Callback]) -> Callable[[], None]:
-        inner = self.module.forward
+        inner, held = self.module.forward, self.module.__dict__
+        own = held.get("forward")  # A user's, of this layer only.
 
-        def forward(x: Tensor) -> Tensor:
-            inputs(x.torch())
-            y = inner(x)
+        def forward(*args: Any, **kwargs: Any) -> Tensor:
+            given = args[0] if args else next(iter(kwargs.values()))
+            inputs(given.torch())
+            y = inner(*args, **kwargs)
             if results is not None:
                 results(y.torch())
             return y
 
-        self.module.__dict__["forward"] = forward
+        held["forward"] = forward
 
         def end() -> None:
-            self.module.__dict__.pop("forward")
-            if inner is not type(self.module).forward and not hasattr(inner, "__self__"):
-                self.module.__dict__["forward"] = inner
+            held.pop("forward")
+            if own is not None:
+                held["forward"] = own
 
         return end
 

@@ -56,11 +56,10 @@ def to_tripy(source: Any, module: nn.Module, names: Optional[Rename] = None) -> 
     try:
         for name, target in targets.items():
             state = given.get(name)
-            if state is not None and (state.weight_quantizers or state.input_quantizer):
-                problem = _misfit(target, state)
-                if problem:
-                    problems.append(f"{name}: {problem}")
-                    continue
+            problem = "" if state is None else _misfit(target, state)
+            if problem:
+                problems.append(f"{name}: {problem}")
+            elif state is not None and (state.weight_quantizers or state.input_quantizer):
                 done.append(target)  # type: ignore[arg-type]
                 target.apply(state)
         if problems:
@@ -91,6 +90,8 @@ def _misfit(target: Any, state: LinearState) -> str:
         return (
             f"got a weight [{out}, {inputs}]; expected [{layer.out_features}, {layer.in_features}]"
         )
+    if state.bias is not None and layer.bias is None:
+        return "got a bias; expected none, as the layer was made with bias=False"
     if layer.quant_dtype is not None and state.weight_quantizers:
         config = state.weight_quantizers[0].config
         if config.format.dtype is not layer.quant_dtype or config.axis != layer.weight_quant_dim:

@@ -62,9 +62,16 @@ def _llama_sizes(config: Any) -> Sizes:
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     kv = getattr(config, "num_key_value_heads", None) or heads
-    base = getattr(config, "rope_theta", None)
-    if base is None:
-        base = (getattr(config, "rope_parameters", None) or {}).get("rope_theta", 10000.0)
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kind = rope.get("rope_type", "default")
+    if kind != "default":
+        raise TripyException(
+            "export_model_config: the format has no field for scaled rotary positions.",
+            got=f"rope_type {kind!r}",
+            expected="rotary positions as they were trained",
+            hint="export_hf, which keeps the model's own config",
+        )
+    base = getattr(config, "rope_theta", None) or rope.get("rope_theta", 10000.0)
     return Sizes(
         config.vocab_size, config.num_hidden_layers, heads, kv, size,
         config.max_position_embeddings, config.hidden_act, config.rms_norm_eps, int(base),

@@ -25,6 +25,8 @@ from tripy.quantization.state import LinearState, QuantizerState
 
 FILES = ("config.json", "model.safetensors", "hf_quant_config.json")
 LAYOUT = "out_in"
+# Models whose weights lie [in, out] in checkpoints that are not quantized.
+CONV1D = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
 # By quant_algo: what the weight is rounded to, one after the other, and what the input is.
 FP8 = QuantizerConfig((4, 3))
 INPUTS = {"FP8": FP8, "W8A8_SQ_PER_CHANNEL": QuantizerConfig(8), "W4A8_AWQ": FP8}
@@ -89,17 +91,28 @@ def write(
 
     def verify(path: Path) -> None:
         found = read(path).layers
-        for name, state in quantized.items():
-            if name not in found or not torch.equal(
-                found[name].rounded_weight(), state.rounded_weight().cpu()
-            ):
-                raise TripyException(
-                    f"{name}: what was written is not what was meant; nothing was kept.",
-                    got="another weight when the checkpoint was read again",
-                    expected="the weight that the model computes with",
-                )
+        wrong = [
+            name
+            for name, state in quantized.items()
+            if name not in found
+            or not torch.equal(found[name].rounded_weight(), state.rounded_weight().cpu())
+        ]
+        with safe_open(path / FILES[1], framework="pt") as file:
+            wrong += [n for n, wanted in tensors.items() if not _same(file.get_tensor(n), wanted)]
+        if wrong:
+            raise TripyException(
+                f"{wrong[0]}: what was written is not what was meant; nothing was kept.",
+                got="other values when the checkpoint was read again",
+                expected="those that the model computes with",
+            )
 
     write_folder(folder, put, verify)
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equal to the bit, NaN too."""
+    bits = [x.reshape(-1).view(torch.uint8) for x in (a, b)]
+    return (a.dtype, a.shape) == (b.dtype, b.shape) and torch.equal(*bits)
 
 
 def _tensors(
@@ -185,10 +198,10 @@ def read(folder: Union[str, os.PathLike]) -> Checkpoint:
         raise _refused(path, f"quant_algo {algorithm!r}", " or ".join(known))
     if declared.get("has_zero_point"):
         raise _refused(path, "has_zero_point", "symmetric quantization")
-    if declared.get("weight_layout") != LAYOUT and config.get("model_type") == "gpt2":
+    if declared.get("weight_layout") != LAYOUT and config.get("model_type") in CONV1D:
         raise _refused(
             path,
-            "a GPT-2 whose file does not say how its weights lie",
+            f"a {config['model_type']} whose file does not say how its weights lie",
             f'"weight_layout": "{LAYOUT}": of a square weight nothing else tells it',
         )
     layers = {}
@@ -214,14 +227,15 @@ def read(folder: Union[str, os.PathLike]) -> Checkpoint:
 def _state(
     path: Path, name: str, tensors: dict[str, torch.Tensor], algorithm: Any, declared: Any
 ) -> LinearState:
-    def get(key: str, needed: bool) -> Optional[torch.Tensor]:
-        value = tensors.get(f"{name}.{key}")
-        if needed and value is None:
+    def get(key: str) -> torch.Tensor:
+        if f"{name}.{key}" not in tensors:
             raise _refused(path, f"{algorithm} without {name}.{key}", "a tensor of that name")
-        return value
+        return tensors[f"{name}.{key}"]
 
-    small, scale = get("weight", True), get("weight_scale", True)
-    assert small is not None and scale is not None  # get has refused their absence.
+    def optional(key: str, needed: bool = False) -> Optional[torch.Tensor]:
+        return get(key) if needed else tensors.get(f"{name}.{key}")
+
+    small, scale = get("weight"), get("weight_scale")
     if small.dtype == torch.uint8:
         small = unpack(small)
         blocks = scale.dim() == 2 and scale.shape[1] and small.shape[1] % scale.shape[1] == 0
@@ -237,21 +251,21 @@ def _state(
             raise _refused(path, got, "int8 with (out,), or float8_e4m3fn with ()")
         config = QuantizerConfig(bits, axis=0 if scale.dim() else None)
     quantizers = [QuantizerState(config, amax_of_scale(scale, config))]
-    second = get("weight_scale_2", algorithm == "W4A8_AWQ")
+    second = optional("weight_scale_2", algorithm == "W4A8_AWQ")
     if second is not None:
         quantizers.append(QuantizerState(FP8, amax_of_scale(second, FP8)))
-    inputs, config_in = get("input_scale", algorithm in INPUTS), INPUTS.get(algorithm)
+    inputs, config_in = optional("input_scale", algorithm in INPUTS), INPUTS.get(algorithm)
     given = None
     if inputs is not None and config_in is not None:
         given = QuantizerState(config_in, amax_of_scale(inputs, config_in))
     caches = []
     for key in ("k_scale", "v_scale"):
-        value = get(key, False)
+        value = optional(key)
         kind = QuantizerConfig(8) if declared.get("kv_cache_quant_algo") == "INT8" else FP8
         caches.append(value if value is None else QuantizerState(kind, amax_of_scale(value, kind)))
     return LinearState(
-        name, "Linear", quantizers[0].restore(small), get("bias", False), tuple(quantizers), given,
-        get("pre_quant_scale", False), caches[0], caches[1],
+        name, "Linear", quantizers[0].restore(small), optional("bias"), tuple(quantizers), given,
+        optional("pre_quant_scale"), caches[0], caches[1],
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from tripy.quantization.checkpoint.splitting import Linear, merged, padded, spli
 from tripy.quantization.state import LinearState
 
 VERSION = 0.3
+ARRAYS = {"ln_f": "final_layernorm"}  # What arrays are called where the JSON has other names.
 DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32"}
 
 
@@ -46,7 +47,7 @@ def write(
     quantization, _ = schemes.common(layers, 1)
     configs: list[dict[str, Any]] = [{} for _ in range(ranks)]
     shape = _sizes(model, family, decoder_type)
-    tensors = model.state_dict()
+    tensors, used = model.state_dict(), set()
     for rank, config in enumerate(configs):
         config.update(
             version=VERSION, quantization=quantization, dtype=DTYPES[dtype],
@@ -61,6 +62,7 @@ def write(
                 got=f"no {name}",
                 expected="the names of transformers' model",
             )
+        used.add(name)
         return _cast(tensors[name].detach().cpu(), dtype, name)
 
     def norm(name: str) -> dict[str, Any]:
@@ -71,6 +73,7 @@ def write(
         }  # fmt: skip
 
     def linears(state: LinearState, kind: str, heads: int = 0) -> list[Linear]:
+        used.update(name for name in tensors if name.startswith(f"{state.name}."))
         return split(_linear(state, kind, dtype), ranks, state.name, heads)
 
     for key, name in (
@@ -92,7 +95,7 @@ def write(
             if name is not None and state is None:
                 take(f"{prefix}{name}.weight")  # Says that it is not there.
             parts[key] = [None] * ranks if state is None else linears(state, kind)  # type: ignore[list-item]
-        cache = _cache_scale(layers, prefix, family)
+        cache = _cache_scale(layers, prefix)
         for rank, config in enumerate(configs):
             mine = {key: each[rank] for key, each in parts.items()}
             config["layers"].append(
@@ -117,6 +120,7 @@ def write(
     for rank, config in enumerate(configs):
         config["ln_f"] = norm(family.final_norm)
         config["lm_head"] = head[rank]
+    _check_complete(layers, family, set(tensors) - used, decoder_type)
 
     def put(path: Path) -> None:
         described: Any = None
@@ -156,9 +160,16 @@ def read(
             expected=f"{name}.json and {name}_rank{rank}.npz",
             hint=f"there is {', '.join(found)}" if found else None,
         ) from None
-    config = _resolved(described, arrays, path)
-    config["rank"] = rank
-    _check_declared(config, path)
+    try:
+        config = _resolved(described, arrays, path)
+        config["rank"] = rank
+        _check_declared(config, path)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise TripyException(
+            f"load_model_config: {path} holds another kind of JSON.",
+            got=f"{type(error).__name__}: {error}",
+            expected="a model config, nested as export_model_config writes it",
+        ) from None
     return config
 
 
@@ -217,7 +228,30 @@ def _cast(value: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
     return made
 
 
-def _cache_scale(layers: dict[str, LinearState], prefix: str, family: Family) -> Any:
+def _check_complete(
+    layers: dict[str, LinearState], family: Family, left: set[str], decoder_type: str
+) -> None:
+    """Refuses what the format cannot hold, and would leave out in silence."""
+    if left:
+        raise TripyException(
+            f"export_model_config: the format has no place for {sorted(left)[0]}.",
+            got=f"{len(left)} parameters that a {decoder_type} does not have",
+            expected=f"a {decoder_type} as transformers makes it",
+            hint="export_hf, which keeps every parameter",
+        )
+    inner = {name: state for name, state in layers.items() if name != family.head}
+    done = [name for name, state in inner.items() if schemes.is_quantized(state)]
+    alone = [name for name in inner if name not in done]
+    if done and alone:
+        raise TripyException(
+            f"{alone[0]}: the layer is not quantized, and others are.",
+            got=f"{len(alone)} of {len(inner)} layers left alone",
+            expected="all or none: the format declares one quantization for all but the head",
+            hint="export_hf, which lists the layers that were left alone",
+        )
+
+
+def _cache_scale(layers: dict[str, LinearState], prefix: str) -> Any:
     """One factor for keys and values, which is all that the format has: the larger."""
     states = [s for n, s in layers.items() if n.startswith(prefix)]
     scales = [q.scale for s in states for q in (s.key_quantizer, s.value_quantizer) if q]
@@ -232,9 +266,8 @@ def _named(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, Linear):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, dict):
-        renamed = {"ln_f": "final_layernorm", "attention": "attention", "mlp": "mlp"}
         return {
-            key: _named(each, f"{name}:{renamed.get(key, key)}", arrays)
+            key: _named(each, f"{name}:{ARRAYS.get(key, key)}", arrays)
             for key, each in value.items()
         }
     if isinstance(value, list):
