@@ -4,9 +4,9 @@
 
 Three tables: bits a byte and KL divergence of the demo GPT on text that it was not trained on;
 the output of a layer whose inputs have outlier channels; seconds and memory of calibrating a random
-GPT-2 124M of transformers (`pip install transformers`), as ratios to the plain forward passes. There,
-"MiB more" is the peak above the model; less that of the plain passes, and with the model, it is
-"without a batch", in sizes of the model.
+GPT-2 124M of transformers (`pip install transformers`), as ratios to the plain forward passes. In
+the third, "MiB more" is the peak above the model; "without a batch" is that less the peak of the
+plain passes, and with the model, in sizes of the model.
 """
 
 from __future__ import annotations

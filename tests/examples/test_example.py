@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import example
@@ -197,6 +198,13 @@ def test_as_a_command():
     assert first.startswith(b"def main(")
     text = (first + out).decode(errors="replace")
     assert "\n--- stopped\nprefill" in text and "int8 GEMM" in text
+
+
+@pytest.mark.skipif(find_spec("modelopt") is not None, reason="nvidia-modelopt is installed")
+def test_modelopt_where_it_is_not_installed(monkeypatch, capsys):
+    arguments = ("--quant-mode", "int8", "--calibration", "modelopt", "--max-new-tokens", 1)
+    code, _, errors = run(monkeypatch, capsys, *arguments)
+    assert code == 1 and "pip install nvidia-modelopt" in errors
 
 
 def test_the_house_rules():

@@ -16,7 +16,7 @@ pytestmark = needs_rtx
 SHARES = dict.fromkeys(("int8-weight-only", "int8", "smoothquant", "float8"), 0.29)
 SHARES |= {"int4-weight-only": 0.17, "int4-awq": 0.17}
 # Two roundings of one sum can fall on either side of a half: a step of the layer's type.
-NEAR = {"int4-weight-only": 0.2, "int4-awq": 0.2, "smoothquant": 0.5}
+NEAR = {"int4-weight-only": 0.2, "int4-awq": 0.2, "smoothquant": 0.25}
 # TensorRT has no product of int4 weights and int8 inputs.
 MODES = [mode for mode in QUANT_MODES if mode != "w4a8"]
 BATCH = tp.NamedDimension("batch", 1, 2, 4)
@@ -40,7 +40,9 @@ def tokens(*shape):
 def assert_near(got, expected, mode):
     got, expected = got.double().numpy(), np.asarray(expected.numpy(), dtype=np.float64)
     assert got.shape == expected.shape
-    assert np.abs(got - expected).max() <= NEAR.get(mode, 1e-3)
+    limit, error = NEAR.get(mode, 1e-3), np.abs(got - expected)
+    # Few elements are a step away, and most are not.
+    assert error.max() <= limit and error.mean() <= limit / 10
 
 
 @pytest.mark.parametrize("target", ["sm_89", "sm_120"])
