@@ -1,10 +1,14 @@
-# Two commands for a fresh machine with Python 3.10 or later:
+# Commands for a fresh machine with Python 3.10 or later:
 #
 #   make demo   text from a GPT quantized to int8, with what quantization costs
 #   make test   lint, format, types and the whole test-suite
+#   make docs   the documentation, every block of it run, as docs/_build/html
 #
-# Both make .venv and install into it; a second call installs nothing. Settings, on the command
-# line (make demo PYTHON=python3.12):
+# Each makes .venv and installs into it; a second call installs nothing. One more for NVIDIA GPUs:
+#
+#   make native   the kernels in csrc/, built in place with CMake and nvcc, which must be there
+#
+# Settings, on the command line (make demo PYTHON=python3.12):
 #
 #   PYTHON  the interpreter that .venv is made with
 #   VENV    the folder of the virtual environment
@@ -29,7 +33,7 @@ FOR_TESTS := $(VENV)/.installed-for-tests
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint native clean docs
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -73,6 +77,20 @@ test: lint
 	TRIPY_VERIFY=1 OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
 	  $(BIN)/python -m pytest -n $(JOBS) $(TESTS)
 
+native:
+	@command -v cmake >/dev/null || { echo "make: there is no cmake: pip install cmake" >&2; exit 1; }
+	cmake -S . -B build/native -DTRIPY_NATIVE=ON
+	cmake --build build/native --parallel $(JOBS) --target install
+
+docs: $(FOR_TESTS)
+	@$(BIN)/python -c 'import sphinx' 2>/dev/null || { \
+	  echo "make: the documentation's tools need Python 3.11 or later;" \
+	       "try make docs VENV=.venv-docs PYTHON=python3.11" >&2; exit 1; }
+	$(BIN)/python docs/tools/reference.py
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
+	  $(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "make: the pages are made; the first is docs/_build/html/index.html"
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/reference/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -111,10 +111,11 @@ class Contestant:
         self.caches = self.model.new_caches()
 
     def run_prefill(self, tokens: tp.Tensor) -> tp.Tensor:
-        return self.prefill(tokens, self.caches)[0].eval()
+        lengths = tp.Tensor([TOKENS], dtype=tp.int32)
+        return self.prefill(tokens, lengths, self.caches)[0].eval()
 
     def run_decode(self, token: tp.Tensor, position: tp.Tensor) -> tp.Tensor:
-        return self.decode(token, position, TOKENS + 1, self.caches)[0].eval()
+        return self.decode(token, position, self.caches)[0].eval()
 
 
 def compare_speed(folder: Path, state: dict, layers: int, rounds: int) -> dict[str, object]:

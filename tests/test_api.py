@@ -66,7 +66,9 @@ SIGNATURES = {
     **dict.fromkeys(["cos", "exp", "log", "rsqrt", "sin", "sqrt"], "input"),
     **dict.fromkeys(["sigmoid", "silu", "tanh", "relu"], "input"),
     "gelu": "input, approximate='none'",
-    "scaled_dot_product_attention": "query, key, value, mask=None, is_causal=False, scale=None",
+    "scaled_dot_product_attention": (
+        "query, key, value, mask=None, is_causal=False, scale=None, key_value_lengths=None"
+    ),
     "kv_cache_update": "cache, update, write_indices",
     "plugin": "name, inputs, **attributes",
     "register_plugin": "name, *, outputs, version='1'",
@@ -91,6 +93,8 @@ SIGNATURES = {
     "Bounds": "min, opt, max",
     "compile": "func, optimization_level=3, *, args=(), kwargs=None, backend='auto', device=None, "
     "target=None",
+    "generate": "decode, prompts, caches, *, prefill, max_new_tokens, temperature=0.0, top_k=None, "
+    "seed=0, row_ids=None, stop_tokens=(), lookahead=8",
     "Stream": "priority=0",
 }
 # Overloads and others that are told by what they accept.
@@ -152,7 +156,7 @@ def test_the_walk_meets_everything():
     assert len(found) == len(ENTRIES)
     assert set(tp.__all__) <= set(found)
     functions = {name for name, kind in found.items() if kind == "function"}
-    assert functions == {*ops.__all__, "compile", "default_stream", "register_plugin"}
+    assert functions == {*ops.__all__, "compile", "default_stream", "generate", "register_plugin"}
     modules = {name for name, kind in found.items() if kind == "module"}
     assert modules == {*nn.__all__} - {"Module", "Parameter"}
     methods = {f"{c.__name__}.{n}" for c, names in METHODS.items() for n in names.split()}

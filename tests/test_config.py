@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import tripy as tp
 from tests.helpers import raises
@@ -208,8 +210,14 @@ def test_the_command_for_bug_reports():
     lines = result.stdout.splitlines()
     headings = [line for line in lines if not line.startswith(" ")]
     assert headings == [
-        "versions", "processor", "GPUs", "backends", "matrix products", "environment",
+        "versions", "processor", "GPUs", "backends", "kernels for GPUs", "matrix products",
+        "environment",
     ]  # fmt: skip
+    reasons = "built|no: the native library is not built|no: the native library is of another"
+    assert re.search(rf"^  native library, .*9\.0: ({reasons})", result.stdout, re.MULTILINE)
+    assert re.search(r"^  Triton, .*: (version \d|no: Triton is not)", result.stdout, re.MULTILINE)
+    if not torch.cuda.is_available():
+        assert "  on gpu: no: torch sees no CUDA device" in lines
     assert f"  tripy {tp.__version__}" in lines
     assert any("torch on cpu: usable" in line for line in lines)
     assert any(line.startswith("  tensorrt_rtx: ") for line in lines)

@@ -1,34 +1,52 @@
-"""The README's code runs and prints what the README says."""
+"""The README's code runs and prints what the README says.
+
+What else holds for every page, such as links and commands, is in tests/docs/test_pages.py.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-from pathlib import Path
 
 import pytest
 
+from docs.tools import executed
 from tripy.backends.torch.kernels.cpu_int8 import int8_products_are_exact
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```(?:[^`]*?```text\n(.*?)```)?", README, re.DOTALL)
+ROOT = executed.ROOT
+PAGE = ROOT / "README.md"
+README = PAGE.read_text()
+BLOCKS = executed.blocks(README, PAGE.name)
 
 
-@pytest.mark.parametrize(("code", "expected"), BLOCKS)
-def test_blocks(code, expected):
+@pytest.fixture(scope="module")
+def results():
+    return executed.run(BLOCKS, README, PAGE)
+
+
+def stated(block: executed.Block) -> str:
+    """The next block of text, if it stands before the next block of Python."""
+    rest = "\n".join(README.splitlines()[block.last + 1 :])
+    found = re.match(r"(?:(?!```)[^\n]*\n)*```text\n(.*?)\n```", rest, re.DOTALL)
+    return found[1] if found else ""
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_blocks(results, number):
     if not int8_products_are_exact():
         pytest.skip("the report shows the kernel of a processor with VNNI or AMX")
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    assert printed.getvalue() == expected or not expected
+    expected = stated(BLOCKS[number])
+    assert not expected or "\n".join(results[number].texts) == expected
 
 
 def test_there_are_blocks():
-    assert len(BLOCKS) == 2
-    assert BLOCKS[0][1]
+    assert len(BLOCKS) >= 2
+    assert stated(BLOCKS[0])
+    assert all(block.why_not() == "" for block in BLOCKS)
+
+
+def test_a_block_of_the_readme_has_no_tags():
+    """Where the README is read, nothing takes them out."""
+    assert "# doc:" not in README
 
 
 def test_places_are_there():
@@ -37,9 +55,3 @@ def test_places_are_there():
     for row in table:
         for place in re.findall(r"`([^`]+)`", row):
             assert (ROOT / place).exists() or (ROOT / "tripy" / place).exists(), place
-
-
-def test_commands_are_in_the_makefile():
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    for command in re.findall(r"make (demo|test|clean)", README):
-        assert command in targets

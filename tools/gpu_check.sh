@@ -1,29 +1,69 @@
 #!/usr/bin/env bash
-# Everything that needs an NVIDIA GPU, in one command: tests on the device, all tests as they are
-# (another PyTorch, another Python), the example on the device, and the CPU benchmark there.
-# Results go to the folder given, or ./gpu-results.
+# Everything that needs an NVIDIA GPU, in one command. Results go to the folder given, or
+# ./gpu-results. Without further names all parts run; each takes 1 to 5 minutes:
 #
-#   tools/gpu_check.sh [FOLDER]
+#   native      the native library is built, and its kernels and Triton's are tested on the device
+#   sanitize    compute-sanitizer's memcheck and racecheck on the native kernels
+#   operations  tests of operations and modules on the device
+#   example     the example on the device, in all modes
+#   kernels     benchmarks of kernels: gpu_linear.py --quick, gpu_kernels.py
+#   decode      benchmarks of whole models: gpu_gpt2.py --quick, and 100,000 steps of generation
+#   cpu         the whole suite and the CPU benchmark on that machine's processor
+#
+#   tools/gpu_check.sh [FOLDER [PART ...]]
 #
 # PYTHON names the interpreter (default python3); it needs torch with CUDA, and the test tools.
 set -u
-out=${1:-gpu-results}
+out=$(realpath -m "${1:-gpu-results}")
 python=${PYTHON:-python3}
 mkdir -p "$out"
 cd "$(dirname "$0")/.." || exit 1
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" TRIPY_VERIFY=1 PYTHONUNBUFFERED=1
 
+shift $(($# > 0 ? 1 : 0))
+parts=" ${*:-native sanitize operations example kernels decode cpu} "
+wanted() { [[ "$parts" == *" $1 "* ]]; }
+# run SECONDS NAME COMMAND ...: its output to NAME.txt, the last lines of it here.
+run() {
+    local seconds=$1 name=$2
+    shift 2
+    timeout "$seconds" "$@" >"$out/$name.txt" 2>&1
+    echo "$name: exit status $?"
+    grep -v '^{' "$out/$name.txt" | tail -n "${LINES_SHOWN:-4}"
+}
+pytest=("$python" -m pytest -q -p no:cacheprovider -p no:benchmark)
+
 "$python" -c 'import torch, platform; print(platform.python_version(), torch.__version__, torch.cuda.get_device_name())'
-TRIPY_DEVICE=gpu timeout 200 "$python" -m pytest tests/nn tests/ops tests/test_tensor.py tests/test_device.py \
-    -q -n 8 -p no:cacheprovider -p no:benchmark >"$out/tests-gpu.txt" 2>&1
-echo "tests on the GPU: exit status $?"; tail -n 3 "$out/tests-gpu.txt"
-timeout 200 "$python" -m pytest tests -q -n 8 -p no:cacheprovider -p no:benchmark \
-    --ignore tests/examples >"$out/tests-cpu.txt" 2>&1
-echo "tests on the CPU of that machine: exit status $?"; tail -n 3 "$out/tests-cpu.txt"
-for mode in none int8 int8-weight-only int4-weight-only float8; do
-    TRIPY_DEVICE=gpu timeout 60 "$python" examples/nanogpt/example.py --quant-mode "$mode" \
-        --max-new-tokens 60 >"$out/example-$mode.txt" 2>&1
-    echo "example on the GPU, $mode: exit status $?"
-done
-OMP_NUM_THREADS=2 timeout 150 taskset -c 0,1 "$python" benchmarks/cpu_gpt2.py --rounds 7 >"$out/cpu_gpt2.txt" 2>&1
-echo "CPU benchmark: exit status $?"; grep -v '^{' "$out/cpu_gpt2.txt"
+if wanted native; then
+    run 300 build bash -c 'cmake -S . -B build/native -DTRIPY_NATIVE=ON &&
+        cmake --build build/native --parallel "$(nproc)" --target install'
+    for file in tests/backends/cuda/test_*.py tests/test_generation_gpu.py; do
+        run 120 "native-$(basename "$file" .py)" "${pytest[@]}" "$file" -k "not test_builds"
+    done
+fi
+if wanted sanitize; then
+    run 300 sanitize tools/sanitize.sh
+fi
+if wanted operations; then
+    TRIPY_DEVICE=gpu run 200 operations "${pytest[@]}" -n 8 \
+        tests/nn tests/ops tests/test_tensor.py tests/test_device.py
+fi
+if wanted example; then
+    for mode in none int8 int8-weight-only int4-weight-only float8; do
+        run 60 "example-$mode" "$python" examples/nanogpt/example.py --device gpu \
+            --quant-mode "$mode" --max-new-tokens 60 --evaluate
+    done
+fi
+if wanted kernels; then
+    LINES_SHOWN=60 run 120 gpu_linear "$python" benchmarks/gpu_linear.py --quick --plot "$out/linear.png"
+    LINES_SHOWN=60 run 120 gpu_kernels "$python" benchmarks/gpu_kernels.py
+fi
+if wanted decode; then
+    LINES_SHOWN=40 run 200 gpu_gpt2 "$python" benchmarks/gpu_gpt2.py --quick
+    run 300 soak "$python" benchmarks/gpu_gpt2.py --soak 100000
+fi
+if wanted cpu; then
+    run 300 tests-cpu "${pytest[@]}" -n 8 tests --ignore tests/examples --ignore tests/backends/cuda
+    OMP_NUM_THREADS=2 LINES_SHOWN=30 run 150 cpu_gpt2 \
+        taskset -c 0,1 "$python" benchmarks/cpu_gpt2.py --rounds 7
+fi

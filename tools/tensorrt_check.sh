@@ -34,3 +34,5 @@ try:
 except tp.TripyException as error:
     print(error)
 PROGRAM
+# Where an engine can run: every operation, and nanoGPT with its caches. Elsewhere, why not.
+"${PYTHON:-python3}" -m pytest -q -rs tests/tensorrt/test_distributions.py

@@ -21,6 +21,7 @@ from tripy.dtypes import (
 )  # fmt: skip
 from tripy.errors import TripyException
 from tripy.executable import Executable
+from tripy.generation import generate
 from tripy.input_info import Bounds, DimensionInputInfo, InputInfo, NamedDimension
 from tripy.logger import logger
 from tripy.nn import *  # noqa: F403
@@ -36,8 +37,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Bounds", "DimensionInputInfo", "DimensionSize", "Executable", "InputInfo", "NamedDimension",
     "Stream", "Tensor", "TripyException", "bfloat16", "bool", "compile", "config",
-    "default_stream", "device", "dtype", "float8", "float16", "float32", "floating", "int4", "int8",
-    "int32", "int64", "integer", "logger", "register_plugin", "types", *_functions, *_modules,
+    "default_stream", "device", "dtype", "float8", "float16", "float32", "floating", "generate",
+    "int4", "int8", "int32", "int64", "integer", "logger", "register_plugin", "types",
+    *_functions, *_modules,
 ]  # fmt: skip
 
 

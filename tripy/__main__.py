@@ -75,6 +75,7 @@ def main() -> int:
         "processor": _processor(),
         "GPUs": hardware.gpus() or ["none that torch sees"],
         "backends": _backends(),
+        "kernels for GPUs": hardware.gpu_kernels(),
         "matrix products": _data_types(),
         "environment": _settings(),
     }

@@ -38,6 +38,10 @@ engine_cache_path: Optional[str] = None
 # Extra sections of error messages: [] or ["frames"], the calls inside tripy that led to the error.
 extra_error_information: list[str] = []
 
+# Whether compiled functions that run on a GPU are recorded as CUDA graphs, when they run for the
+# second time with the same shapes. Read when a function is compiled or loaded.
+cuda_graphs: bool = True
+
 # Where new tensors live: the GPU where torch sees one, else the CPU. The environment variable
 # TRIPY_DEVICE overrides that choice, and setting it here overrides both; None undoes that.
 default_device: device
@@ -51,6 +55,7 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "enable_input_validation": ((bool,), "True or False"),
     "timing_cache_file_path": ((str, os.PathLike), "a path"),
     "engine_cache_path": ((str, os.PathLike, type(None)), "a path, or None"),
+    "cuda_graphs": ((bool,), "True or False"),
     "extra_error_information": ((list, tuple), '[] or ["frames"]'),
     "default_device": ((device, str, type(None)), "a tp.device, or None for the usual choice"),
     "verify": ((bool,), "True or False"),

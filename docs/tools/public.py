@@ -74,9 +74,14 @@ def _members(name: str, kind: type) -> Iterator[Entry]:
                 yield Entry(f"{name}.{key}", "method", getattr(kind, key))
 
 
+def signature_of(found: Any) -> inspect.Signature:
+    """How a function is called, or a class; of a class that has a __new__ too, by its __init__."""
+    return inspect.signature(found.__init__ if inspect.isclass(found) else found)
+
+
 def is_layer(name: str) -> bool:
     """Whether a class is a module that computes something itself, and does not only hold others."""
-    return name in nn.__all__ and "dtype" in inspect.signature(getattr(tp, name)).parameters
+    return name in nn.__all__ and "dtype" in signature_of(getattr(tp, name)).parameters
 
 
 # What each kind has to have; the predicates are below.

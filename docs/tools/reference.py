@@ -55,7 +55,7 @@ def short(types: Iterable[dtypes.dtype]) -> str:
 
 def typed(use: Use, found: Any, named: bool = True) -> str:
     """Operands and results with their data types: ``input: T, index: I → T; T: any``."""
-    parameters = inspect.signature(found).parameters
+    parameters = public.signature_of(found).parameters
     slots = [*use.operands.values(), *(r for r in use.results if r is not None)]
     roots = [slot.root() for slot in slots]
     letters: dict[Slot, str] = {}
@@ -88,7 +88,7 @@ def typed(use: Use, found: Any, named: bool = True) -> str:
 def signature(found: Any) -> str:
     """The arguments with their defaults, without annotations."""
     parts = []
-    for parameter in inspect.signature(found).parameters.values():
+    for parameter in public.signature_of(found).parameters.values():
         if parameter.name == "self":
             continue
         if parameter.kind is parameter.KEYWORD_ONLY and "*" not in parts:

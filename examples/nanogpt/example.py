@@ -2,7 +2,7 @@
 
     python example.py --quant-mode int8 --evaluate           # the demo, and its cost in bits a byte
     python example.py --model-type gpt2 --quant-mode int4-weight-only --input-text "Once upon"
-    python example.py --checkpoint my_gpt2 --temperature 0   # any GPT-2 that save_pretrained wrote
+    python example.py --checkpoint my_gpt2 --device gpu      # any GPT-2 that save_pretrained wrote
 
 The demo's tokens are bytes. Those of other checkpoints need `pip install transformers`.
 """
@@ -10,12 +10,13 @@ The demo's tokens are bytes. Those of other checkpoints need `pip install transf
 import argparse
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from data import held_out_text
-from generate import Generator, bits, make_sampler
+from generate import Generator, bits
 from model import GPT, QUANT_MODES
 from weight_loader import DEMO, load_quant_weights_from_hf, read_config
 
@@ -48,9 +49,9 @@ def make_tokenizer(source, vocabulary: int):
         ) from None
 
 
-def load(source, quant_mode: str, tokenizer, calibration: str = "tripy") -> GPT:
+def load(source, quant_mode: str, tokenizer, calibration="tripy", dtype=tp.float32) -> GPT:
     """A model with its weights."""
-    model = GPT(read_config(source, quant_mode))
+    model = GPT(replace(read_config(source, quant_mode), dtype=dtype))
     load_quant_weights_from_hf(model, source, quant_mode, tokenizer.encode, calibration)
     return model
 
@@ -58,7 +59,7 @@ def load(source, quant_mode: str, tokenizer, calibration: str = "tripy") -> GPT:
 def show(tokens, tokenizer) -> bool:
     """Prints text as it is made; False if the user has stopped it."""
     waiting, finished = [], False
-    try:
+    with suppress(KeyboardInterrupt):
         for token in tokens:
             waiting.append(token)
             text = tokenizer.decode(waiting)
@@ -67,15 +68,13 @@ def show(tokens, tokenizer) -> bool:
                 print(text, end="", flush=True)
                 waiting.clear()
         finished = True
-    except KeyboardInterrupt:
-        pass
     print(tokenizer.decode(waiting), "\n---", "" if finished else " stopped", sep="")
     return finished
 
 
 def print_statistics(generator: Generator, model: GPT) -> None:
     """What it took: time, bytes and kernels."""
-    floating = GPT(replace(model.config, quant_mode="none")).weight_bytes()
+    floating = GPT(replace(model.config, quant_mode="none", dtype=tp.float32)).weight_bytes()
     for step, seconds in generator.seconds.items():
         count = generator.tokens[step]
         print(f"{step:9}{count:,} tokens, {count / seconds:,.0f} a second")
@@ -99,6 +98,7 @@ def evaluate(source, tokenizer, model: GPT) -> None:
     print(f"evaluate {size:,} bytes of held-out text, {len(inputs)} windows of {length} tokens")
     floating = bits(load(source, "none", tokenizer), inputs, targets) / size
     print(f"         float32: {floating:.4f} bits a byte", flush=True)
+    mode = mode if model.config.dtype is tp.float32 else f"{mode}, {model.config.dtype}"
     if mode != "none":
         quantized = bits(model, inputs, targets) / size
         print(f"         {mode}: {quantized:.4f} bits a byte, {quantized / floating - 1:+.2%}")
@@ -106,26 +106,27 @@ def evaluate(source, tokenizer, model: GPT) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Loads, generates, reports; the exit code."""
+    tp.config.default_device = None if args.device == "auto" else tp.device(args.device)
+    gpu = tp.config.default_device.kind == "gpu"
+    dtype = getattr(tp, getattr(args, "dtype", "float16" if gpu else "float32"))
     source = args.checkpoint or (DEMO if args.model_type == "demo" else args.model_type)
     tokenizer = make_tokenizer(source, read_config(source).vocab_size)
     prompt = tokenizer.encode(args.input_text)
-    model = load(source, args.quant_mode, tokenizer, args.calibration)
-    generator = Generator(model)
-    generator.check(prompt)
+    generator = Generator(load(source, args.quant_mode, tokenizer, args.calibration, dtype))
+    (generator.warm_up if gpu else generator.check)(prompt)
     print(tokenizer.decode(prompt), end="", flush=True)
-    sample = make_sampler(args.temperature, args.top_k, args.seed)
-    finished = show(generator.stream(prompt, args.max_new_tokens, sample), tokenizer)
-    print_statistics(generator, model)
+    how = {"temperature": args.temperature, "top_k": args.top_k or None, "seed": args.seed}
+    finished = show(generator.stream(prompt, args.max_new_tokens, **how), tokenizer)
+    print_statistics(generator, generator.model)
     if args.evaluate and finished:
-        evaluate(source, tokenizer, model)
+        evaluate(source, tokenizer, generator.model)
     return 0 if finished else 130
 
 
 def main() -> int:
     """Reads the arguments; an error is one message, without a traceback."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(None, None, __doc__.splitlines()[0], formatter_class=formatter)
     add, types = parser.add_argument, ("demo", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
     add("--input-text", default=PROMPT, help="what the text starts with")
     add("--model-type", choices=types, default="demo")
@@ -135,6 +136,9 @@ def main() -> int:
     add("--temperature", type=float, default=0.7, help="0 takes the likeliest token")
     add("--top-k", type=int, default=0, help="only so many of the likeliest tokens; 0 for all")
     add("--quant-mode", choices=tuple(QUANT_MODES), default="none")
+    add("--device", choices=("auto", "cpu", "gpu"), default="auto", help="auto: a GPU if there is")
+    usual = {"default": argparse.SUPPRESS, "help": "(default: float16 on a GPU, else float32)"}
+    add("--dtype", choices=("float32", "float16", "bfloat16"), **usual)
     add("--calibration", choices=("tripy", "modelopt"), default="tripy", help="what finds scales")
     add("--evaluate", action="store_true", help="measure bits a byte on held-out text")
     args = parser.parse_args()

@@ -6,7 +6,9 @@ argument, is returned, and is written in place by the compiled function. There i
 layer, [batch, 2 * heads, capacity, head size]: the heads of the keys, then those of the values,
 as `c_attn` orders them, so that one write stores both. Prefill starts at position 0: it attends
 causally to the keys that it has just made, and reads no cache. Decode attends to everything before
-it: it needs no mask, only a length to cut the cache at.
+it: it needs no mask, only how many positions of each row's cache are filled. No shape depends on
+that, so a GPU repeats one recorded step, and rows of a batch may have prompts of any length: what
+padding leaves in the caches is overwritten before it is read.
 
 Names are Hugging Face's. The head shares the token embedding's table, of which an embedding reads
 one row, but logits take all: a third of the bytes of the smallest GPT-2. So the quantized modes
@@ -45,6 +47,7 @@ class GPTConfig:
     n_inner: int | None = None  # width of the MLP; None for 4 * n_embd
     layer_norm_epsilon: float = 1e-5
     quant_mode: str = "none"
+    dtype: tp.dtype = tp.float32  # of what is not quantized; GPUs are faster in float16
 
     def __post_init__(self):
         if self.quant_mode not in QUANT_MODES:
@@ -55,7 +58,7 @@ class GPTConfig:
 
 
 class Bfloat16Linear(tp.Linear):
-    """In bfloat16, between float32 layers: int4 weights have fast kernels for that type only."""
+    """In bfloat16, between float32 layers: CPUs have int4 kernels for that type only."""
 
     def forward(self, x):
         return tp.cast(super().forward(tp.cast(x, tp.bfloat16)), tp.float32)
@@ -64,9 +67,13 @@ class Bfloat16Linear(tp.Linear):
 def linear(config: GPTConfig, inputs: int, outputs: int) -> tp.Linear:
     dtype, dim, _ = QUANT_MODES[config.quant_mode]
     options = {"quant_dtype": dtype, "weight_quant_dim": dim}
-    if dtype is tp.int4:
+    if dtype is tp.int4 and config.dtype is tp.float32:
         return Bfloat16Linear(inputs, outputs, dtype=tp.bfloat16, **options)
-    return tp.Linear(inputs, outputs, **options)
+    return tp.Linear(inputs, outputs, dtype=config.dtype, **options)
+
+
+def layer_norm(config: GPTConfig) -> tp.LayerNorm:
+    return tp.LayerNorm(config.n_embd, dtype=config.dtype, eps=config.layer_norm_epsilon)
 
 
 class Attention(tp.Module):
@@ -77,10 +84,10 @@ class Attention(tp.Module):
         self.c_attn = linear(config, config.n_embd, 3 * config.n_embd)
         self.c_proj = linear(config, config.n_embd, config.n_embd)
 
-    def forward(self, x, cache=None, position=None, length=None):
-        """x [batch, tokens, width]; or, if there is a length, one token a row: [batch, width]."""
+    def forward(self, x, cache=None, position=None, lengths=None):
+        """x [batch, tokens, width]; or, if there are lengths, one token a row: [batch, width]."""
         batch, heads, qkv = x.shape[0], self.n_head, self.c_attn(x)
-        if length is None:
+        if lengths is None:
             qkv = tp.reshape(qkv, (batch, x.shape[1], 3 * heads, self.head_size))
             qkv = tp.permute(qkv, (0, 2, 1, 3))
         else:  # With one token there is nothing to permute.
@@ -88,11 +95,10 @@ class Attention(tp.Module):
         query, pair = tp.split(qkv, [heads, 2 * heads], dim=1)
         if cache is not None:
             cache = tp.kv_cache_update(cache, pair, position)
-        if length is not None:
-            pair = cache[:, :, :length]
-        key, value = tp.split(pair, 2, dim=1)
-        y = tp.scaled_dot_product_attention(query, key, value, is_causal=length is None)
-        if length is None:
+        key, value = tp.split(pair if lengths is None else cache, 2, dim=1)
+        attend = partial(tp.scaled_dot_product_attention, is_causal=lengths is None)
+        y = attend(query, key, value, key_value_lengths=lengths)
+        if lengths is None:
             y = tp.permute(y, (0, 2, 1, 3))
         return self.c_proj(tp.reshape(y, x.shape)), cache
 
@@ -101,19 +107,17 @@ class Block(tp.Module):
     """A layer: attention and MLP, each after a LayerNorm, each added to its input."""
 
     def __init__(self, config: GPTConfig):
-        self.ln_1 = tp.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.ln_1 = layer_norm(config)
         self.attn = Attention(config)
-        self.ln_2 = tp.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.ln_2 = layer_norm(config)
         # With static int8 scales, what goes from one layer to the next is int8 all the way.
-        up, down = (
-            linear(config, config.n_embd, config.inner),
-            linear(config, config.inner, config.n_embd),
-        )
+        width, inner = config.n_embd, config.inner
+        up, down = linear(config, width, inner), linear(config, inner, width)
         gelu = partial(tp.gelu, approximate="tanh")
         self.mlp = tp.Sequential({"c_fc": up, "gelu": gelu, "c_proj": down})
 
-    def forward(self, x, cache=None, position=None, length=None):
-        y, cache = self.attn(self.ln_1(x), cache, position, length)
+    def forward(self, x, cache=None, position=None, lengths=None):
+        y, cache = self.attn(self.ln_1(x), cache, position, lengths)
         x = x + y
         return x + self.mlp(self.ln_2(x)), cache
 
@@ -123,21 +127,20 @@ class GPT(tp.Module):
 
     def __init__(self, config: GPTConfig):
         self.config = config
-        self.wte = tp.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = tp.Embedding(config.block_size, config.n_embd)
+        self.wte = tp.Embedding(config.vocab_size, config.n_embd, dtype=config.dtype)
+        self.wpe = tp.Embedding(config.block_size, config.n_embd, dtype=config.dtype)
         self.h = [Block(config) for _ in range(config.n_layer)]
-        self.ln_f = tp.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.ln_f = layer_norm(config)
         head = None if config.quant_mode == "none" else tp.int8
-        self.lm_head = tp.Linear(
-            config.n_embd, config.vocab_size, bias=False, quant_dtype=head, weight_quant_dim=0
-        )
+        kinds = {"dtype": config.dtype, "quant_dtype": head, "weight_quant_dim": 0}
+        self.lm_head = tp.Linear(config.n_embd, config.vocab_size, bias=False, **kinds)
         if head is None:
             self.lm_head.weight = self.wte.weight  # One parameter under two names.
 
-    def _run(self, x, caches=None, position=None, length=None):
+    def _run(self, x, caches=None, position=None, lengths=None):
         written = []
         for block, cache in zip(self.h, caches or [None] * len(self.h), strict=True):
-            x, cache = block(x, cache, position, length)
+            x, cache = block(x, cache, position, lengths)
             written.append(cache)
         return x, written
 
@@ -146,20 +149,25 @@ class GPT(tp.Module):
         x, _ = self._run(self.wte(tokens) + self.wpe.weight[: tokens.shape[1]])
         return self.lm_head(self.ln_f(x))
 
-    def prefill(self, tokens, caches):
-        """tokens [batch, length] -> logits [batch, vocabulary] of the last one, and the caches."""
-        x = self.wte(tokens) + self.wpe.weight[: tokens.shape[1]]
-        x, caches = self._run(x, caches, tp.zeros((tokens.shape[0],), dtype=tp.int32))
-        return self.lm_head(self.ln_f(x[:, -1])), caches
+    def prefill(self, tokens, lengths, caches):
+        """tokens [batch, length], of each row lengths [batch] and padding -> logits of the last."""
+        batch, length = tokens.shape
+        x = self.wte(tokens) + self.wpe.weight[:length]
+        x, caches = self._run(x, caches, tp.zeros((batch,), dtype=tp.int32))
+        last = tp.arange(batch, dtype=tp.int32) * length + lengths - 1
+        x = tp.gather(tp.reshape(x, (batch * length, self.config.n_embd)), 0, last)
+        return self.lm_head(self.ln_f(x)), caches
 
-    def decode(self, tokens, position, length, caches):
-        """tokens [batch] at position [batch], which is length - 1 -> as `prefill`."""
-        x, caches = self._run(self.wte(tokens) + self.wpe(position), caches, position, length)
+    def decode(self, tokens, position, caches):
+        """tokens [batch], each at its position [batch] -> logits [batch, vocabulary], caches."""
+        x = self.wte(tokens) + self.wpe(position)
+        x, caches = self._run(x, caches, position, position + 1)
         return self.lm_head(self.ln_f(x)), caches
 
     def new_caches(self, batch: int = 1) -> list[tp.Tensor]:
         """Empty caches."""
-        return [tp.zeros(_cache_shape(self.config, batch)).eval() for _ in self.h]
+        shape = _cache_shape(self.config, batch)
+        return [tp.zeros(shape, dtype=self.config.dtype).eval() for _ in self.h]
 
     def weight_bytes(self) -> int:
         """Bytes that the parameters take; one with two names counts once."""
@@ -170,11 +178,11 @@ class GPT(tp.Module):
 def compile_steps(model: GPT, batch: int = 1) -> tuple[tp.Executable, tp.Executable]:
     """`prefill` and `decode`, each compiled for every length from 1 to the block size."""
     lengths = (1, (model.config.block_size + 1) // 2, model.config.block_size)
-    caches = [tp.InputInfo(_cache_shape(model.config, batch), tp.float32)] * len(model.h)
+    cache = tp.InputInfo(_cache_shape(model.config, batch), model.config.dtype)
+    caches = [cache] * len(model.h)
     row, rows = (tp.InputInfo(shape, tp.int32) for shape in ((batch,), (batch, lengths)))
-    decode_args = [row, row, tp.DimensionInputInfo(lengths), caches]
-    prefill = tp.compile(model.prefill, args=[rows, caches])
-    return prefill, tp.compile(model.decode, args=decode_args)
+    prefill = tp.compile(model.prefill, args=[rows, row, caches])
+    return prefill, tp.compile(model.decode, args=[row, row, caches])
 
 
 def _cache_shape(config: GPTConfig, batch: int) -> tuple[int, ...]:

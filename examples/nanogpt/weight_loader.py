@@ -46,7 +46,9 @@ GPT2 = {
 
 def load_weights_from_hf(model: GPT, source) -> None:
     """Loads a checkpoint into a model that is not quantized."""
-    model.load_state_dict(dict(read_tensors(find(source))))
+    dtype = model.config.dtype
+    tensors = read_tensors(find(source))
+    model.load_state_dict({n: t if dtype is t.dtype else tp.cast(t, dtype) for n, t in tensors})
 
 
 def load_demo_weights(model: GPT, quant_mode: str = "none") -> None:
@@ -82,12 +84,12 @@ def load_quant_weights_from_hf(
     if calibration == "modelopt":
         quantized = _with_modelopt(how, find(source), lambda: _windows(config, encode))
     else:
-        quantized = GPT(replace(config, quant_mode="none"))
+        quantized = GPT(replace(config, quant_mode="none", dtype=tp.float32))
         load_weights_from_hf(quantized, source)
 
         def read(model):
             for window in _windows(config, encode):
-                model(tp.Tensor(window[None]))
+                model(tp.Tensor(window[None], device=tp.config.default_device))
 
         loop = None if quant_mode.endswith("weight-only") else read
         with tp.logger.use_verbosity("warning"):

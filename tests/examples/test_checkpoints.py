@@ -61,11 +61,12 @@ def tensor(values):
 def with_cache(model, tokens, prompt):
     """Logits of the positions from the prompt's last one on, one token at a time."""
     prefill, decode = compile_steps(model, batch=len(tokens))
-    logits, caches = prefill(tensor(tokens[:, :prompt]), model.new_caches(len(tokens)))
+    lengths = tensor([prompt] * len(tokens))
+    logits, caches = prefill(tensor(tokens[:, :prompt]), lengths, model.new_caches(len(tokens)))
     found = [logits.numpy()]
     for position in range(prompt, tokens.shape[1]):
         where = tensor([position] * len(tokens))
-        logits, caches = decode(tensor(tokens[:, position]), where, position + 1, caches)
+        logits, caches = decode(tensor(tokens[:, position]), where, caches)
         found.append(logits.numpy())
     return np.stack(found, axis=1)
 
@@ -101,10 +102,10 @@ def greedy_with_cache(model, prompt, count):
     def own(tokens):
         nonlocal caches
         if len(tokens) == len(prompt):
-            logits, caches = prefill(tensor([tokens]), caches)
+            logits, caches = prefill(tensor([tokens]), tensor([len(tokens)]), caches)
         else:
             place = tensor([len(tokens) - 1])
-            logits, caches = decode(tensor(tokens[-1:]), place, len(tokens), caches)
+            logits, caches = decode(tensor(tokens[-1:]), place, caches)
         return logits.numpy()[0]
 
     return greedy(own, prompt, count)

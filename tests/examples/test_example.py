@@ -11,7 +11,11 @@ from pathlib import Path
 
 import example
 import pytest
+import torch
+from model import QUANT_MODES
 from weight_loader import DEMO
+
+from tests.examples.test_quantized_gpt import LIMITS
 
 EXAMPLE = Path(example.__file__)
 # Attributes of tripy's objects that start with an underscore, and modules other than tripy itself.
@@ -64,10 +68,44 @@ def test_evaluating(monkeypatch, capsys):
     assert code == 0 and out.count("bits a byte") == 1
 
 
+@pytest.mark.parametrize("mode", QUANT_MODES)
+def test_other_data_types(monkeypatch, capsys, mode):
+    """Half as many bytes for what is not quantized; nearly as good."""
+    text = example.held_out_text()
+    monkeypatch.setattr(example, "held_out_text", lambda: text[:1300])
+    arguments = ("--device", "cpu", "--dtype", "bfloat16", "--quant-mode", mode, "--evaluate")
+    code, out, errors = run(monkeypatch, capsys, *arguments, "--max-new-tokens", 8)
+    assert (code, errors) == (0, "")
+    cost = re.search(rf"  {mode}, bfloat16: \d\.\d{{4}} bits a byte, ([+-]\d\.\d\d)%\n$", out)
+    assert abs(float(cost[1])) < 100 * LIMITS.get(mode, 0.01) + 1
+    size = re.search(r"weights  ([\d,]+) bytes; ([\d,]+) in float32", out)
+    size, floating = (int(n.replace(",", "")) for n in size.groups())
+    assert size <= floating / 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("mode", QUANT_MODES)
+def test_on_a_gpu(monkeypatch, capsys, mode):
+    text = example.held_out_text()
+    monkeypatch.setattr(example, "held_out_text", lambda: text[:13000])
+    arguments = ("--device", "gpu", "--quant-mode", mode, "--evaluate", "--max-new-tokens", 300)
+    code, out, errors = run(monkeypatch, capsys, *arguments)
+    assert (code, errors) == (0, "") and "the context was full 1 times" in out
+    cost = re.search(rf"  {mode}, float16: \d\.\d{{4}} bits a byte, ([+-]\d\.\d\d)%\n$", out)
+    assert abs(float(cost[1])) < 100 * LIMITS.get(mode, 0.001)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(monkeypatch, capsys):
+    code, out, errors = run(monkeypatch, capsys, "--device", "gpu")
+    assert (code, out) == (1, "") and "The device is not there" in errors
+
+
 def test_characters_of_several_bytes(monkeypatch, capsys):
     made = "naïve → 𝄞 \ufffd".encode() + b"\xff\x80\xe2\x86"
     tokens = iter(made)
-    monkeypatch.setattr(example, "make_sampler", lambda *_: lambda logits: next(tokens))
+    monkeypatch.setattr(example.Generator, "stream", lambda *_, **options: tokens)
     arguments = ("--input-text", "ü", "--max-new-tokens", len(made))
     out = run(monkeypatch, capsys, *arguments)[1]
     assert out.split("\n---")[0] == "ü" + made.decode(errors="replace")
@@ -75,17 +113,16 @@ def test_characters_of_several_bytes(monkeypatch, capsys):
 
 def test_stopping(monkeypatch, capsys):
     """The text so far and the statistics stay; nothing is evaluated."""
-    tokens = iter(b"abc")
+    stream = example.Generator.stream
 
-    def sample(logits):
-        for token in tokens:
-            return token
+    def interrupted(self, prompt, count, **options):
+        yield from stream(self, prompt, 4, **options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(example, "make_sampler", lambda *_: sample)
+    monkeypatch.setattr(example.Generator, "stream", interrupted)
     code, out, errors = run(monkeypatch, capsys, "--input-text", "x = ", "--evaluate")
     assert (code, errors) == (130, "")
-    assert out.startswith("x = abc\n--- stopped\n") and "decode   3 tokens" in out
+    assert re.match(r"x = [\n -~]{4}\n--- stopped\n", out) and "decode   3 tokens" in out
     assert "bits a byte" not in out
 
 

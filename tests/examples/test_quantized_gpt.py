@@ -45,11 +45,11 @@ def test_a_cache_changes_nothing(mode):
     expected = likelihoods(forward(tensor(tokens)).numpy())
     eager = likelihoods(model(tensor(tokens)).numpy())
     prefill, decode = compile_steps(model, batch=2)
-    logits, caches = prefill(tensor(tokens[:, :30]), model.new_caches(2))
+    logits, caches = prefill(tensor(tokens[:, :30]), tensor([30, 30]), model.new_caches(2))
     found = [logits.numpy()]
     for position in range(30, length):
         where = tensor([position] * 2)
-        logits, caches = decode(tensor(tokens[:, position]), where, position + 1, caches)
+        logits, caches = decode(tensor(tokens[:, position]), where, caches)
         found.append(logits.numpy())
     likely = expected > np.log(1e-3)
     largest, mean = NEAR.get(mode, (1e-3, 1e-4))

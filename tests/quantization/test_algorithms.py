@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,13 @@ from hypothesis import strategies as st
 
 import tripy.quantization as tq
 from tests.quantization.support import inputs, mlp, sqnr
+from tripy.quantization.algorithms.clipping import (
+    FINE_RATIOS,
+    SHRINKAGE,
+    clipped_amax,
+    jointly_clipped,
+)
+from tripy.quantization.formats import amax_of
 
 W4A8_MAX = tq.W4A8_INT8_CFG.with_algorithm("max")
 
@@ -106,6 +115,91 @@ def test_gptq_weights_lie_on_the_grid():
     tq.quantize(layer, tq.INT4_GPTQ_CFG, lambda: layer(x))
     state = tq.describe(layer)["0"]
     torch.testing.assert_close(state.rounded_weight(), state.weight.float(), rtol=1e-6, atol=1e-8)
+
+
+def joint(weight, config, x):
+    """Output errors, in the moments that thresholds are chosen by: alone, and together."""
+    amax = amax_of(weight, config)
+    errors = []
+    for found in (clipped_amax(weight, amax, config, x), jointly_clipped(weight, amax, config, x)):
+        error = tq.QuantizerState(config, found)(weight) - weight
+        between = x.t() @ x
+        moments = torch.lerp(between, between.diagonal().diag(), SHRINKAGE)
+        # Within a block, moments count as they are.
+        errors.append(float(((error @ moments) * error).sum()))
+    return errors
+
+
+@pytest.mark.parametrize("bits", [4, 8, (4, 3)])
+@pytest.mark.parametrize("mixed", [0.0, 3.0])
+def test_thresholds_chosen_together_are_never_worse(bits, mixed):
+    torch.manual_seed(0)
+    config = tq.QuantizerConfig(bits, block_size=16)
+    x = torch.randn(300, 64) + mixed * torch.randn(300, 1)
+    alone, together = joint(torch.randn(24, 64), config, x)
+    # Where inputs depend on each other, errors of blocks cancel.
+    assert together < alone * (0.8 if mixed and bits == 4 else 1)
+
+
+def test_one_block_an_output_is_chosen_by_its_own_error():
+    torch.manual_seed(0)
+    config, x, weight = tq.QuantizerConfig(4, block_size=32), inputs(200, 32), torch.randn(20, 32)
+    amax = amax_of(weight, config)
+    between = x.t() @ x
+    moments = torch.lerp(between, between.diagonal().diag(), SHRINKAGE)
+    costs = []
+    for ratio in FINE_RATIOS:
+        error = tq.QuantizerState(config, amax * ratio)(weight) - weight
+        costs.append(((error @ moments) * error).sum(1))
+    found = jointly_clipped(weight, amax, config, x, FINE_RATIOS)
+    error = tq.QuantizerState(config, found)(weight) - weight
+    least = torch.stack(costs).amin(0)
+    assert bool((((error @ moments) * error).sum(1) <= least * (1 + 1e-4)).all())
+
+
+@pytest.mark.parametrize("config", [tq.INT8_SMOOTHQUANT_CFG, tq.INT4_AWQ_CFG])
+def test_scaling_makes_no_second_copy_of_the_weights(config):
+    layer, x = with_outliers()
+    parameter, before = layer[0].weight, layer[0].weight.clone()
+    wanted = layer(x)
+    tq.quantize(layer, config, lambda: layer(x))
+    state = tq.describe(layer)["0"]
+    assert layer[0].weight is parameter and torch.equal(parameter, before)
+    torch.testing.assert_close(state.weight, before / state.pre_quant_scale)
+    # What it computes is what the state says.
+    rounded = x * state.pre_quant_scale
+    if state.input_quantizer is not None:
+        rounded = state.input_quantizer(rounded)
+    torch.testing.assert_close(
+        layer(x), rounded @ state.rounded_weight().t() + state.bias, rtol=1e-4, atol=1e-4
+    )
+    assert sqnr(wanted, layer(x)) > 20
+
+
+def test_quantizing_holds_little_beside_the_model():
+    """Peak memory of the process, above that of the model: less than a third of it."""
+    code = """
+import torch, tripy.quantization as tq, sys
+from pathlib import Path
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) << 10
+torch.manual_seed(0)
+layers = [torch.nn.Linear(1024, 1024) for _ in range(64)]
+model = torch.nn.Sequential(*layers).requires_grad_(False)
+x = torch.randn(300, 1024)
+run = lambda: model(x)
+config = tq.PRESETS[sys.argv[1]].with_algorithm(sys.argv[2], alpha=0.5, sample_tokens=256)
+tq.quantize(model[:1], config, lambda: model[:1](x))
+Path("/proc/self/clear_refs").write_text("5")
+before = peak()
+tq.quantize(model, config, run)
+print((peak() - before) / (64 * 4 * 1024 * 1024))
+"""
+    for name, method in (("INT8_SMOOTHQUANT_CFG", "smoothquant"), ("INT4_AWQ_CFG", "awq")):
+        made = subprocess.run(
+            [sys.executable, "-c", code, name, method], capture_output=True, text=True, check=True
+        )
+        assert float(made.stdout) < 0.33, name
 
 
 @pytest.mark.parametrize("calibrator", ["max", "percentile", "entropy", "mse"])

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 import tripy as tp
 import tripy.quantization as tq
 from tests.quantization.support import mlp, sqnr, tiny_gpt2, tokens
-from tripy.quantization.checkpoint.model_config import merged_qkv
+from tripy.quantization.checkpoint.reading import merged_qkv
 
 FORMATS = {
     "fp8": tq.FP8_DEFAULT_CFG,

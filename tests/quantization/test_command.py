@@ -85,10 +85,35 @@ def test_a_text_that_is_too_short(checkpoint, capsys):
     assert "is too short" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("more", [("--tensor-parallel", 2), ("--windows", 0), ("--format", "int3")])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--tensor-parallel", 2), ("--windows", 0), ("--format", "int3"), ("--report", "r.txt"),
+        ("--out", "MODEL"), ("--calibrator", "median"),
+    ],
+)  # fmt: skip
 def test_arguments_that_do_not_fit(checkpoint, more):
+    model = checkpoint / "model"
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
     with pytest.raises(SystemExit):
-        run(checkpoint, *more)
+        run(checkpoint, *(model / "." if each == "MODEL" else each for each in more))
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    assert not (checkpoint / "out").exists()
+
+
+def test_other_models_than_gpt2(checkpoint, capsys):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1,
+             "num_attention_heads": 2, "num_key_value_heads": 2}  # fmt: skip
+    ends = {"bos_token_id": 0, "eos_token_id": 0}
+    for kind in ("Qwen2", "Qwen3"):
+        config = getattr(transformers, f"{kind}Config")(**sizes, **ends)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        model.save_pretrained(checkpoint / "model")
+        done = run(checkpoint, "--layout", "model-config")
+        assert done == (0 if kind == "Qwen2" else 1)
+    assert "decoder type is not known" in capsys.readouterr().err
+    assert tq.load_model_config(checkpoint / "out", "qwen")["layers"][0]["qwen_type"] == "qwen2"
 
 
 @pytest.mark.parametrize("name", MODULES)

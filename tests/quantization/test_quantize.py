@@ -262,3 +262,68 @@ def test_a_forward_of_the_users_own_stays():
 def test_statistics_of_another_model():
     seen = tq.collect(other := mlp()[:1], tq.INT8_DEFAULT_CFG, lambda: other(inputs()))
     refused("2: the statistics do not have this layer", statistics=seen)
+
+
+@pytest.mark.parametrize(
+    ("config", "missing"),
+    [
+        (tq.INT8_SMOOTHQUANT_CFG, "channels"), (tq.INT4_AWQ_CFG, "768 tokens of the input, 32"),
+        (tq.INT4_GPTQ_CFG, "moments"),
+    ],
+)  # fmt: skip
+def test_statistics_that_know_too_little(config, missing):
+    seen = tq.collect(other := mlp(), tq.INT8_DEFAULT_CFG, lambda: other(inputs()))
+    text = refused("0: the statistics know too little", config, statistics=seen)
+    assert missing in text
+
+
+def test_statistics_of_a_layer_of_another_width():
+    seen = tq.collect(other := mlp(64), tq.INT8_DEFAULT_CFG, lambda: other(inputs(width=64)))
+    refused("0: the statistics are of another layer", statistics=seen)
+
+
+def test_all_tokens_are_enough_where_there_are_few():
+    """Who has seen fewer tokens than are wanted cannot know more of them."""
+    model, x = mlp(), inputs(20)
+    config = tq.INT4_AWQ_CFG.with_algorithm("awq", sample_tokens=20)
+    seen = tq.collect(model, config, lambda: model(x))
+    tq.quantize(model, tq.INT4_AWQ_CFG, statistics=seen)
+    assert tq.describe(model)["0"].weight_quantizers
+
+
+def test_a_loop_that_is_a_list():
+    with pytest.raises(tp.TripyException, match="forward_loop cannot be called"):
+        tq.quantize(mlp(), tq.INT8_DEFAULT_CFG, [inputs()])
+
+
+@pytest.mark.parametrize("answer", [None, 1, "int8"])
+def test_answers_of_a_predicate(answer):
+    text = refused("0: the predicate's answer", predicate=lambda name, module: answer)
+    assert repr(answer) in text
+
+
+def test_moments_without_an_inverse():
+    config = tq.INT4_GPTQ_CFG.with_algorithm("gptq", damping=1e-30)
+    text = refused("0: the second moments", config, loop=lambda model: model(inputs(4)))
+    assert "a larger damping" in text
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(
+    "config", [tq.INT8_DEFAULT_CFG, tq.INT8_SMOOTHQUANT_CFG, tq.INT4_AWQ_CFG, tq.INT4_GPTQ_CFG]
+)
+def test_models_of_other_types_keep_them(config, dtype):
+    model, x = mlp().to(dtype), inputs().to(dtype)
+    wanted = model(x)
+    tq.quantize(model, config, lambda: model(x))
+    got = model(x)
+    assert got.dtype == dtype and sqnr(wanted.float(), got.float()) > least(config)
+    assert model[0].weight.dtype == dtype
+
+
+def test_layers_with_heads_side_by_side_have_no_cache_scales():
+    """Where each head's queries, keys and values follow each other, no section is the keys."""
+    model = torch.nn.Sequential()
+    model.add_module("query_key_value", torch.nn.Linear(16, 48))
+    with pytest.raises(tp.TripyException, match="matches nothing"):
+        tq.quantize(model, tq.INT8_DEFAULT_CFG.with_kv_cache(8), lambda: model(inputs(4, 16)))

@@ -19,7 +19,7 @@ from tripy.backends.tensorrt.distribution import Distribution, installed
 ROOT = Path(__file__).resolve().parents[2]
 RTX = installed("tensorrt_rtx")
 needs_rtx = pytest.mark.skipif(
-    isinstance(RTX, str), reason=f"tensorrt_rtx is {RTX}: pip install 'tripy[tensorrt-rtx]'"
+    isinstance(RTX, str), reason=f"tensorrt_rtx is {RTX}: pip install tensorrt-rtx-cu13"
 )
 TARGETS = ("sm_75", "sm_89", "sm_120")
 
@@ -68,9 +68,9 @@ def interpreted(executable: tp.Executable, tensors: Sequence[tp.Tensor], **sizes
 REASONS = {
     "Sub-byte quantization with odd tensor volume": "int4 tensors of an odd number of elements",
     "no whole length": "resizing by scales that do not give whole lengths",
-    "int4[": "int4 tensors whose last dimension is 1",
+    "Constant has payload element type none": "int4 constants of two elements as results",
     "has no plugin layers": "plugins, of TensorRT-RTX",
-    "no product of int4 weights and inputs": "int4 weights with int8 inputs",
+    "no product of numbers that were quantized to": "float8 times int8 or int4",
     "pads less than the kernel's size": "pooling padded by the kernel's size or more",
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import tripy as tp
 from tests.helpers import raises
 from tests.saving.support import info, model
 from tests.tensorrt.support import ROOT, needs_rtx
-from tripy.backends.tensorrt import build
+from tripy.backends.tensorrt import build, progress
 
 pytestmark = needs_rtx
 ROWS = tp.NamedDimension("rows", 1, 2, 8)
@@ -120,6 +122,16 @@ def test_what_tensorrt_does_not_have():
         tp.compile(largest, args=[info(1, 1)], backend="tensorrt", target="sm_89")
 
 
+def test_sizes_that_tensorrt_does_not_have():
+    """It would cut off their upper bits."""
+    for most in (2**31, 2**40):
+        with raises(f"no sizes as large[\\s\\S]*input: float32.*{most}"):
+            tp.compile(tp.relu, args=[info((1, 2, most))], backend="tensorrt", target="sm_89")
+    assert tp.compile(
+        tp.relu, args=[info((1, 2, 2**31 - 1))], backend="tensorrt", target="sm_89"
+    ).layers()
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     folder = tmp_path / "engines"
@@ -131,8 +143,8 @@ def cache(tmp_path, monkeypatch):
 def builds(monkeypatch):
     """How often an engine is built."""
     count = []
-    real = build._run
-    monkeypatch.setattr(build, "_run", lambda *arguments: count.append(1) or real(*arguments))
+    real = build.serialized
+    monkeypatch.setattr(build, "serialized", lambda *arguments: count.append(1) or real(*arguments))
     return count
 
 
@@ -147,7 +159,7 @@ def test_an_engine_is_built_once(cache, builds):
     assert len(list(cache.iterdir())) == 1
 
 
-def test_another_engine_is_built_anew(cache, builds):
+def test_another_engine_is_built_anew(cache, builds, monkeypatch):
     module = model()
     built(module)
     built(module, target="sm_120")
@@ -155,6 +167,12 @@ def test_another_engine_is_built_anew(cache, builds):
     module.up.weight = module.up.weight * 2.0
     built(module)
     assert len(builds) == 4
+    built(module)
+    assert len(builds) == 4
+    # Another tripy may write another network for the same graph.
+    monkeypatch.setattr("tripy.backends.tensorrt.engine_cache._written_by", lambda: "another")
+    built(module)
+    assert len(builds) == 5
 
 
 def test_a_damaged_cached_engine_is_built_again(cache, builds, capsys):
@@ -214,25 +232,61 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch, capsys):
     assert "the engine cannot be kept" in capsys.readouterr().err
 
 
-def test_ctrl_c_stops_a_build(monkeypatch):
-    """The builder stops at its next step, and the next build works."""
+@pytest.fixture
+def interruptible():
+    """A process that a shell has put into the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("presses", [1, 3])
+def test_ctrl_c_stops_a_build(presses, interruptible, monkeypatch):
+    """The builder has ended at its next step, however often it is pressed; then it works again."""
     steps = []
 
     def show(self, phase, step, total):
         steps.append(phase)
-        if len(steps) == 1:
+        if len(steps) <= presses:
             signal.raise_signal(signal.SIGINT)
+            time.sleep(0.15)  # The thread that waits has noticed.
 
-    monkeypatch.setattr(build._Progress, "show", show)
+    monkeypatch.setattr(progress.Progress, "show", show)
     with pytest.raises(KeyboardInterrupt):
         built()
-    assert steps
+    count = len(steps)
+    assert count
+    assert not [t for t in threading.enumerate() if t.name == "tensorrt build"]
+    monkeypatch.undo()
+    assert built().layers()
+    assert len(steps) == count
+
+
+def test_ctrl_c_before_the_builder_begins(monkeypatch):
+    """Its thread is there already, and finds that nothing is wanted of it."""
+    started, calls = threading.Thread.start, []
+
+    def start(self):
+        if self.name != "tensorrt build":
+            return started(self)
+        calls.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        built()
+    monkeypatch.undo()
+    (late,) = calls
+    monkeypatch.setattr(progress.Progress, "show", lambda *arguments: pytest.fail("it builds"))
+    late.start()
+    late.join(20)
+    assert not late.is_alive()
     monkeypatch.undo()
     assert built().layers()
 
 
 def test_progress_is_shown_after_a_while(monkeypatch, capsys):
-    monkeypatch.setattr(build, "_SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SILENT_SECONDS", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     built()
     shown = capsys.readouterr().err

@@ -45,6 +45,15 @@ class _Convolution(QuantizedLayer):
                 got=f"in_channels={in_channels}, out_channels={out_channels}, groups={groups}",
                 expected="numbers of channels that are multiples of the number of groups",
             )
+        self._declare_quantized(bias, dtype, quant_dtype, weight_quant_dim)
+
+    def _declare_quantized(
+        self,
+        bias: bool,
+        dtype: dtypes.dtype,
+        quant_dtype: Optional[dtypes.dtype],
+        weight_quant_dim: Optional[int],
+    ) -> None:
         # The dimension that is summed over is the one of the input's channels.
         summed = 1 if isinstance(self, Conv) else 0
         channels = [self.out_channels, self.out_channels]

@@ -85,27 +85,6 @@ class Linear(QuantizedLayer):
             dtype, quant_dtype, weight_quant_dim, summed=1,
         )  # fmt: skip
 
-    def _requantize(
-        self,
-        quant_dtype: dtypes.dtype,
-        weight_quant_dim: Optional[int],
-        **parameters: Optional[Tensor],
-    ) -> None:
-        """Become a layer quantized that way, with these parameters; the bias stays.
-
-        A parameter that does not fit leaves the layer as it was.
-        """
-        before, bias = dict(vars(self)), self.bias
-        declared = dict(self._declarations)
-        try:
-            self._declare_quantized(bias is not None, self.dtype, quant_dtype, weight_quant_dim)
-            for name, value in {**parameters, "bias": bias}.items():
-                setattr(self, name, value)
-        except BaseException:
-            vars(self).clear()
-            vars(self).update(before, _declarations=declared)
-            raise
-
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer.
 

@@ -61,6 +61,37 @@ class QuantizedLayer(Module):
             pre = Declaration((inputs,), (dtype,), required=False, is_scale=True)
             self._declare("pre_quant_scale", pre, present=False)
 
+    def _declare_quantized(
+        self,
+        bias: bool,
+        dtype: dtypes.dtype,
+        quant_dtype: Optional[dtypes.dtype],
+        weight_quant_dim: Optional[int],
+    ) -> None:
+        """Declare all parameters for a quantization; a subclass knows their shapes."""
+        raise NotImplementedError
+
+    def _requantize(
+        self,
+        quant_dtype: dtypes.dtype,
+        weight_quant_dim: Optional[int],
+        **parameters: Optional[Tensor],
+    ) -> None:
+        """Become a layer quantized that way, with these parameters; the bias stays.
+
+        A parameter that does not fit leaves the layer as it was.
+        """
+        before, bias = dict(vars(self)), self.bias
+        declared = dict(self._declarations)
+        try:
+            self._declare_quantized(bias is not None, self.dtype, quant_dtype, weight_quant_dim)
+            for name, value in {**parameters, "bias": bias}.items():
+                setattr(self, name, value)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before, _declarations=declared)
+            raise
+
     def _weight_scale(self, shape: tuple[int, ...]) -> Declaration:
         if self.weight_quant_dim is not None:
             size = shape[self.weight_quant_dim]

@@ -48,6 +48,7 @@ def scaled_dot_product_attention(
     mask: Optional[Tensor] = None,
     is_causal: bool = False,
     scale: Optional[float] = None,
+    key_value_lengths: Optional[Tensor] = None,
 ) -> Tensor:
     """``softmax(query @ key.T * scale + mask) @ value`` for each head.
 
@@ -63,12 +64,16 @@ def scaled_dot_product_attention(
         is_causal: Whether query i sees keys 0 to i only. As in PyTorch, positions are counted
             from the start in queries and keys alike, also where their lengths differ.
         scale: What scores are multiplied with; by default ``1 / sqrt(dim)``.
+        key_value_lengths: int32 [batch]: how many keys and values of each batch row count; those
+            after them, such as the unwritten end of a cache, are not looked at. Queries that may
+            look at no key, here or by a mask, give zeros.
 
     Returns:
         [batch, heads, length, value dim].
 
     Raises:
-        TripyException: For shapes that do not fit, or a mask beside ``is_causal``.
+        TripyException: For shapes that do not fit, a mask beside ``is_causal`` or
+            ``key_value_lengths``, and lengths outside the keys wherever they are known on the host.
 
     Example:
         >>> import tripy as tp
@@ -81,11 +86,13 @@ def scaled_dot_product_attention(
         arguments.tensor(op, tensor, name)
     if mask is not None:
         arguments.tensor(op, mask, "mask")
+    if key_value_lengths is not None:
+        arguments.tensor(op, key_value_lengths, "key_value_lengths")
     attrs = {
         "is_causal": arguments.choice(op, is_causal, "is_causal", (True, False)),
         "scale": None if scale is None else float(arguments.number(op, scale, "scale")),
     }
-    return apply(op, [query, key, value, mask], attrs)
+    return apply(op, [query, key, value, mask, key_value_lengths], attrs)
 
 
 def kv_cache_update(cache: Tensor, update: Tensor, write_indices: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from tripy.graph import Node, Value
 from tripy.passes.rewrite import Match, Rule, any_value, constant, layer_name, op
 
 # The inputs of a quantized_linear node, in the schema's order.
-_INPUTS = ("x", "w", "w_scale", "x_scale", "bias", "out_scale")
+_INPUTS = ("x", "w", "w_scale", "x_scale", "bias", "out_scale", "residual")
 
 
 def _untransposed_weight(match: Match) -> Optional[Node]:
@@ -54,7 +54,7 @@ def _quantized_linear(match: Match, x: Optional[Value], x_scale: Optional[Value]
     weight, scale = match.value["w"], match.value["w_scale"]
     node = match.make(
         "quantized_linear",
-        [x, weight, scale, x_scale, None, None],
+        [x, weight, scale, x_scale, None, None, None],
         activation=None,
         dim=match.node["dequantize_w"].attrs["dim"],
         dtype=scale.dtype,

@@ -19,6 +19,7 @@ import torch
 
 import tripy.quantization as tq
 from tripy.errors import TripyException
+from tripy.quantization.checkpoint.families import FAMILIES, family_of
 from tripy.quantization.config import CALIBRATORS, METHODS
 from tripy.quantization.progress import progress
 
@@ -74,6 +75,10 @@ def _arguments(arguments: Optional[list[str]]) -> argparse.Namespace:
     for name in ("tensor_parallel", "block_size", "windows", "length"):
         if getattr(args, name) < 1:
             parser.error(f"got {name}={getattr(args, name)}; expected 1 or more")
+    if args.report is not None and args.report.suffix.lower() not in (".html", ".json"):
+        parser.error(f"got --report {args.report}; expected a name that ends in .html or .json")
+    if args.out.resolve() == args.model.resolve():
+        parser.error("--out is MODEL_DIR; expected another folder: the model would be overwritten")
     if args.tensor_parallel > 1 and args.layout != "model-config":
         parser.error("--tensor-parallel needs --layout model-config")
     return args
@@ -81,6 +86,7 @@ def _arguments(arguments: Optional[list[str]]) -> argparse.Namespace:
 
 def _run(args: argparse.Namespace) -> None:
     model, encode = _load(args.model, args.device)
+    kind = _decoder_type(model) if args.layout == "model-config" else ""
     text = args.calibration.read_text(encoding="utf-8", errors="replace")
     cut = len(text) * 9 // 10
     length = min(args.length, getattr(model.config, "n_positions", args.length))
@@ -109,10 +115,8 @@ def _run(args: argparse.Namespace) -> None:
     if args.layout == "huggingface":
         tq.export_hf(model, args.out)
     else:
-        dtype = torch.float16
-        tq.export_model_config(
-            model, model.config.model_type, dtype, args.out, inference_gpus=args.tensor_parallel
-        )
+        ranks = args.tensor_parallel
+        tq.export_model_config(model, kind, torch.float16, args.out, inference_gpus=ranks)
     print(f"wrote {args.out}")
     if args.report:
         report.save(args.report)
@@ -157,6 +161,14 @@ def _load(folder: Path, device: str) -> tuple[Any, Callable[[str], list[int]]]:
         return model, lambda text: list(text.encode())  # Bytes are tokens.
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return model, lambda text: tokenizer(text)["input_ids"]
+
+
+def _decoder_type(model: Any) -> str:
+    """What a model config calls the model; said before anything is calibrated."""
+    kind = model.config.model_type
+    named = next((name for name, family in FAMILIES.items() if kind in family.models), kind)
+    family_of(named)
+    return named
 
 
 def _windows(tokens: list[int], length: int, count: int, path: Path) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any, Optional
 import torch
 
 from tripy.errors import TripyException
-from tripy.quantization.planning import Config, Plan, Predicate, plan
+from tripy.quantization.planning import Config, Plan, Predicate, plan, plan_norms
 from tripy.quantization.statistics import LayerStatistics, Statistics, finish, masked, observer
 
 
@@ -38,7 +38,7 @@ def collect(
         >>> seen["0"].tokens, float(seen["0"].histogram.amax)
         (2, 1.0)
     """
-    plans = plan(model, config, predicate)
+    plans = {**plan(model, config, predicate), **plan_norms(model, config)}
     return _observed(model, plans, forward_loop, always=True)
 
 
@@ -67,6 +67,13 @@ def _observed(
     forward_loop: Optional[Callable[..., Any]],
     always: bool = False,
 ) -> Statistics:
+    if forward_loop is not None and not callable(forward_loop):
+        raise TripyException(
+            "Quantization: forward_loop cannot be called.",
+            got=f"{type(forward_loop).__name__}: {forward_loop!r:.60}",
+            expected="a function that runs the model on calibration data",
+            hint="lambda: [model(batch) for batch in batches]",
+        )
     wanted = {name: each for name, each in plans.items() if not each.reason}
     needing = [name for name, each in wanted.items() if each.needs_data]
     if forward_loop is None:
@@ -129,6 +136,31 @@ def _check_statistics(plans: dict[str, Plan], statistics: Statistics) -> None:
                 got=f"statistics of {len(statistics)} layers: {', '.join([*statistics][:3])}",
                 expected="what tq.collect has made of this model with this configuration",
             )
+        if not each.reason and name in statistics:
+            _check_seen(each, statistics[name])
+
+
+def _check_seen(each: Plan, seen: LayerStatistics) -> None:
+    """Raises where statistics are of another layer, or know too little for the algorithm."""
+    name, needs, width = each.target.name, each.needs, each.target.shape[1]
+    for what in ("channels", "sample", "moments"):
+        found = getattr(seen, what)
+        if found is not None and found.shape[-1] != width and not each.target.convolution:
+            raise TripyException(
+                f"{name}: the statistics are of another layer.",
+                got=f"{what} of {found.shape[-1]} inputs",
+                expected=f"those of {width} inputs",
+            )
+    missing = [n for n in ("channels", "moments") if getattr(needs, n) and getattr(seen, n) is None]
+    kept = 0 if seen.sample is None else seen.needs.tokens
+    if needs.tokens > kept and seen.tokens > kept and each.config.algorithm.method != "max":
+        missing.append(f"{needs.tokens} tokens of the input, {kept} were kept")
+    if missing:
+        raise TripyException(
+            f"{name}: the statistics know too little for {each.config.algorithm.method!r}.",
+            got="statistics without " + ", ".join(missing),
+            expected="what tq.collect has made with this configuration",
+        )
 
 
 def _scheme(each: Plan) -> str:

@@ -50,7 +50,8 @@ class Rule:
         pattern: For names of quantizers: ``*``, ``?`` and ``[...]`` as in file names.
         quantizers: What they do, one after the other; () keeps what earlier rules have said.
         enable: Whether they do anything.
-        parent_class: Only in layers of that class, such as "nn.Linear"; None for all.
+        parent_class: Only in layers of that class, such as "nn.Linear"; None for all but norms,
+            whose inputs are rounded only where a rule names their class: "nn.LayerNorm".
 
     Example:
         >>> import tripy.quantization as tq
@@ -82,11 +83,13 @@ class Algorithm:
         calibrator: How the threshold of inputs is read from their histogram: "max", "percentile",
             "entropy" or "mse".
         weight_calibrator: That of weights: "max", or "mse", which clips each group where the
-            squared error of the output is smallest (of the weight, where no inputs were seen).
+            squared error of the output is smallest (of the weight, where no inputs were seen); the
+            blocks of an output together.
         percentile: For the calibrator of that name: the share of values kept, in percent.
         alpha: The exponent of SmoothQuant and AWQ; None searches it for each layer.
         alpha_step: The step of that search, from 0 to 1.
-        sample_tokens: How many tokens of each layer's input are kept to measure errors with.
+        sample_tokens: How many tokens of each layer's input are kept to measure errors with; None
+            for 768 with AWQ, whose thresholds need them, and 256 else.
         damping: Of GPTQ: the share of the mean diagonal that is added to the diagonal.
 
     Raises:
@@ -104,7 +107,7 @@ class Algorithm:
     percentile: float = 99.99
     alpha: Optional[float] = None
     alpha_step: float = 0.1
-    sample_tokens: int = 256
+    sample_tokens: Optional[int] = None
     damping: float = 0.01
 
     def __post_init__(self) -> None:
@@ -118,7 +121,7 @@ class Algorithm:
             ("sample_tokens", 0, 1 << 20),
         ):  # fmt: skip
             value = getattr(self, name)
-            if value is None and name == "alpha":
+            if value is None and name in ("alpha", "sample_tokens"):
                 continue
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (number and low < value <= high):
@@ -129,6 +132,13 @@ class Algorithm:
             raise _refused(
                 "algorithm's alpha", self.alpha, 'method "smoothquant" or "awq" beside it'
             )
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are kept."""
+        if self.sample_tokens is not None:
+            return self.sample_tokens
+        return 768 if self.method == "awq" else 256
 
     @classmethod
     def of(cls, given: Union[str, Mapping[str, Any], Algorithm, None]) -> Algorithm:
@@ -188,6 +198,11 @@ class QuantizationConfig:
     def with_kv_cache(self, num_bits: Any) -> QuantizationConfig:
         """With key/value caches in 8 (int8) or (4, 3) (float8) bits, one scale each."""
         return self.with_rules(Rule("*[kv]_bmm_quantizer", (QuantizerConfig(num_bits),)))
+
+    def with_norm_inputs(self, num_bits: Any) -> QuantizationConfig:
+        """With inputs of LayerNorm in 8 (int8) or (4, 3) (float8) bits; in PyTorch models only."""
+        rule = Rule("*input_quantizer", (QuantizerConfig(num_bits),), parent_class="nn.LayerNorm")
+        return self.with_rules(rule)
 
     @classmethod
     def of(cls, given: Union[QuantizationConfig, Mapping[str, Any]]) -> QuantizationConfig:

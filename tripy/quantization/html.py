@@ -269,7 +269,5 @@ def _alpha(search: dict[str, Any], tried: list[tuple[float, float]], plain: Opti
     words = "no scaling is best" if alpha is None else f"alpha {number(alpha)} is best"
     if plain is not None:
         words += f"; dashed: {number(plain)} dB without scaling"
-    if "clipped" in search:
-        words += f"; {number(search['clipped'])} dB with finer clipping"
     method = escape(str(search.get("method", "scaling")))
     return f"<div><h3>{method}: {escape(words)}</h3>{svg.alpha_curve(tried, plain, alpha)}</div>"

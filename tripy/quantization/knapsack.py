@@ -172,7 +172,7 @@ def solve(groups: Sequence[Sequence[Option]], budget: int, limit: int = LIMIT) -
         if not len(kept):  # Nothing can be better than the best whole choice.
             break
         sizes, costs = sizes[kept], costs[kept]
-        trace.append((parents[kept].astype(np.int32), picks[kept].astype(np.int8)))
+        trace.append((parents[kept].astype(np.int32), picks[kept].astype(np.int32)))
         relaxation = following
     picked = _picked(sorted_groups, steps, trace, best_at)
     chosen = [0] * len(groups)

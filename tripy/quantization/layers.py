@@ -11,7 +11,7 @@ from typing import Optional
 import torch
 
 from tripy.quantization.formats import QuantizerConfig, fake_quantize, scale_of
-from tripy.quantization.state import LinearState, QuantizerState
+from tripy.quantization.state import LinearState, QuantizerState, divided
 
 
 class TensorQuantizer(torch.nn.Module):
@@ -52,7 +52,9 @@ class QuantizedLinear(torch.nn.Module):
     """A linear layer that rounds its weight, and its input, before it multiplies.
 
     Made by :func:`tripy.quantization.quantize` in place of ``torch.nn.Linear`` and of transformers'
-    ``Conv1D``. The weight keeps its layout and stays in floating point.
+    ``Conv1D``. The weight keeps its layout and stays in floating point. It is the parameter that
+    the model had, but for one that an algorithm has changed (GPTQ): ``pre_quant_scale`` divides it
+    in each call, so that no second copy of a model's weights is ever made.
 
     Attributes:
         weight: [out, in]; [in, out] where ``kind`` is "Conv1D".
@@ -72,8 +74,8 @@ class QuantizedLinear(torch.nn.Module):
         self.kind = kind
         transposed = kind == "Conv1D"
         own = parameter.t() if transposed else parameter
-        if state.weight is not own and not torch.equal(own.detach(), state.weight):
-            changed = state.weight.t() if transposed else state.weight
+        if not _same_memory(own, state.unrounded):
+            changed = state.unrounded.t() if transposed else state.unrounded
             changed = changed.detach().to(parameter.dtype).contiguous()
             parameter = torch.nn.Parameter(changed, parameter.requires_grad)
         self.weight = parameter
@@ -106,10 +108,12 @@ class QuantizedLinear(torch.nn.Module):
         weight = self.weight.t() if self.kind == "Conv1D" else self.weight
         if self.pre_quant_scale is not None:
             x = x * self.pre_quant_scale.to(x.dtype)
+            weight = divided(weight, self.pre_quant_scale)
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
         if self.weight_quantizer is not None:
             weight = self.weight_quantizer(weight)
+        weight = weight.to(x.dtype)
         y = torch.nn.functional.linear(x, weight, self.bias)
         return y if self.sections is None else self._cached(y)
 
@@ -138,6 +142,7 @@ class QuantizedLinear(torch.nn.Module):
             _state(self.k_bmm_quantizer),
             _state(self.v_bmm_quantizer),
             sections=self.sections,
+            divided=False,
         )
 
     def extra_repr(self) -> str:
@@ -151,6 +156,12 @@ def _quantizer(state: Optional[QuantizerState]) -> Optional[TensorQuantizer]:
 
 def _state(quantizer: Optional[TensorQuantizer]) -> Optional[QuantizerState]:
     return quantizer.state() if quantizer is not None and quantizer.enabled else None
+
+
+def _same_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether both are the same values of the same storage."""
+    where = [(x.data_ptr(), x.dtype, x.shape, x.stride()) for x in (a, b)]
+    return where[0] == where[1]
 
 
 def _range(amax: torch.Tensor) -> str:

@@ -15,6 +15,7 @@ import torch
 from tripy.errors import TripyException
 from tripy.quantization.config import QuantizationConfig
 from tripy.quantization.formats import FORMATS, QuantizerConfig
+from tripy.quantization.norms import norm_rules
 from tripy.quantization.state import LinearState, QuantizerState
 
 
@@ -122,7 +123,16 @@ def modelopt_config(config: QuantizationConfig) -> dict[str, Any]:
     if algorithm.alpha is not None and method == "smoothquant":
         method = {"method": method, "alpha": algorithm.alpha}
     entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
-    for rule in config.rules:
+    asking = norm_rules(config)
+    # Patterns for inputs would match those of LayerNorm there, which tripy rounds only where a rule
+    # for that class says so.
+    off = [
+        {"quantizer_name": "*", "parent_class": kind, "enable": False}
+        for kind in ("nn.LayerNorm", "nn.Embedding")
+    ]
+    for rule in sorted(config.rules, key=lambda rule: rule in asking):
+        if asking and rule is asking[0]:
+            entries += off
         entry: dict[str, Any] = {"quantizer_name": rule.pattern, "enable": rule.enable}
         parts = [_attributes(each) for each in rule.quantizers]
         if parts:
@@ -130,9 +140,7 @@ def modelopt_config(config: QuantizationConfig) -> dict[str, Any]:
         if rule.parent_class is not None:
             entry["parent_class"] = rule.parent_class
         entries.append(entry)
-    # Patterns for inputs would match those of LayerNorm there, which tripy does not round.
-    for kind in ("nn.LayerNorm", "nn.Embedding"):
-        entries.append({"quantizer_name": "*", "parent_class": kind, "enable": False})
+    entries += [] if asking else off
     return {"quant_cfg": entries, "algorithm": method}
 
 

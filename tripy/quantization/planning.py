@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional, Union
 
 from tripy import logger
@@ -12,8 +12,10 @@ from tripy.errors import TripyException
 from tripy.quantization.config import USUAL_EXCLUSIONS, QuantizationConfig, Rule
 from tripy.quantization.formats import QuantizerConfig
 from tripy.quantization.layers import QuantizedLinear
+from tripy.quantization.norms import NormTarget, asked_for, find_norms, norm_rules
 from tripy.quantization.statistics import Needs
-from tripy.quantization.targets import Target, find_targets
+from tripy.quantization.target import Target
+from tripy.quantization.targets import find_targets
 
 Config = Union[QuantizationConfig, Mapping[str, Any]]
 Predicate = Callable[[str, Any], Union[bool, Config]]
@@ -45,11 +47,13 @@ class Plan:
     @property
     def needs(self) -> Needs:
         """What has to be collected."""
+        if self.target.convolution:
+            return Needs()
         algorithm, scaled = self.config.algorithm, self.config.algorithm.method
         sampling = scaled in ("smoothquant", "awq") or algorithm.weight_calibrator == "mse"
         return Needs(
             channels=scaled in ("smoothquant", "awq"),
-            tokens=algorithm.sample_tokens if sampling else REPORT_TOKENS,
+            tokens=algorithm.tokens if sampling else REPORT_TOKENS,
             moments=scaled == "gptq",
         )
 
@@ -69,7 +73,7 @@ def plan(model: Any, config: Config, predicate: Optional[Predicate] = None) -> d
     config = QuantizationConfig.of(config)
     targets = find_targets(model)
     plans: dict[str, Plan] = {}
-    _check_matches(config, targets)
+    _check_matches(config, targets, find_norms(model))
     for name, target in targets.items():
         mine = config
         if predicate is not None:
@@ -78,9 +82,31 @@ def plan(model: Any, config: Config, predicate: Optional[Predicate] = None) -> d
                 plans[name] = Plan(target, config, reason="the predicate left it out")
                 continue
             if answer is not True:
-                mine = QuantizationConfig.of(answer)
+                mine = _answer(name, answer)
         plans[name] = _plan(target, mine)
     return plans
+
+
+def _answer(name: str, answer: Any) -> QuantizationConfig:
+    """The configuration that a predicate gives for a layer."""
+    if isinstance(answer, (QuantizationConfig, Mapping)):
+        return QuantizationConfig.of(answer)
+    raise TripyException(
+        f"{name}: the predicate's answer is not usable.",
+        got=f"{answer!r:.60} of type {type(answer).__name__}",
+        expected="True, False, or a configuration",
+    )
+
+
+def plan_norms(model: Any, config: Config) -> dict[str, Plan]:
+    """What :func:`quantize` would do to norms: nothing, but where a rule asks for it."""
+    config = QuantizationConfig.of(config)
+    if not norm_rules(config):
+        return {}
+    found = {name: (each, asked_for(each, config)) for name, each in find_norms(model).items()}
+    # Of a norm nothing is seen but the histogram that its scale is read from.
+    plain = replace(config, algorithm=replace(config.algorithm, method="max", alpha=None))
+    return {n: Plan(t, plain, (), asked) for n, (t, asked) in found.items() if asked is not None}
 
 
 def _quantizers(target: Target) -> tuple[str, ...]:
@@ -125,6 +151,10 @@ def _plan(target: Target, config: QuantizationConfig) -> Plan:
         pattern = last.get("weight_quantizer")
         why = f"left out by the pattern {pattern!r}" if pattern else "no pattern matches it"
         return Plan(target, config, reason=why)
+    if target.convolution:
+        if any(q.block_size is not None for q in found.get("weight_quantizer", ())):
+            return Plan(target, config, reason="a convolution's weight has no blocks")
+        config = _for_convolution(target, config)
     one = {
         kind: _single(target.name, kind, configs)
         for kind, configs in found.items()
@@ -134,6 +164,18 @@ def _plan(target: Target, config: QuantizationConfig) -> Plan:
         target, config, found.get("weight_quantizer", ()), one.get("input_quantizer"),
         one.get("k_bmm_quantizer"), one.get("v_bmm_quantizer"),
     )  # fmt: skip
+
+
+def _for_convolution(target: Target, config: QuantizationConfig) -> QuantizationConfig:
+    """The configuration with the plain algorithm, which says so where another was asked for."""
+    algorithm = config.algorithm
+    if algorithm.method == "max":
+        return config
+    logger.info(
+        f"quantization: {target.name} is a convolution: its scales are by 'max', and not by "
+        f"{algorithm.method!r}, which is for linear layers"
+    )
+    return replace(config, algorithm=replace(algorithm, method="max", alpha=None))
 
 
 def _single(name: str, kind: str, configs: tuple[QuantizerConfig, ...]) -> QuantizerConfig:
@@ -146,18 +188,23 @@ def _single(name: str, kind: str, configs: tuple[QuantizerConfig, ...]) -> Quant
     return configs[0]
 
 
-def _check_matches(config: QuantizationConfig, targets: dict[str, Target]) -> None:
+def _check_matches(
+    config: QuantizationConfig, targets: dict[str, Target], norms: dict[str, NormTarget]
+) -> None:
     """Says what each rule matches; one that matches nothing is a mistake.
 
     Those that leave out what many models do not have are none: by name, or by a class of layers.
     """
     names = [f"{name}.{kind}" for name, target in targets.items() for kind in _quantizers(target)]
+    asking = norm_rules(config)
     for rule in config.rules:
         count = sum(
             _applies(rule, target, kind)
             for target in targets.values()
             for kind in _quantizers(target)
         )
+        if asking and (rule in asking or not rule.enable):
+            count += sum(_applies(rule, norm, "input_quantizer") for norm in norms.values())
         usual = rule.pattern in USUAL_EXCLUSIONS or (
             rule.parent_class is not None and not rule.enable
         )

@@ -9,19 +9,26 @@ from typing import Any, Optional
 import torch
 
 from tripy.errors import TripyException
+from tripy.files import digest
 from tripy.quantization.algorithms import calibrated
 from tripy.quantization.algorithms.gptq import gptq
-from tripy.quantization.algorithms.problem import Problem, Solution, check_amax, sqnr
+from tripy.quantization.algorithms.problem import (
+    Problem,
+    Solution,
+    check_amax,
+    input_quantizer,
+    sqnr,
+)
 from tripy.quantization.algorithms.scaling import awq, smoothquant
 from tripy.quantization.calibrators import amax_from
 from tripy.quantization.collecting import gather
 from tripy.quantization.describe import Record, remember
 from tripy.quantization.formats import QuantizerConfig
-from tripy.quantization.planning import Config, Plan, Predicate, plan
+from tripy.quantization.planning import Config, Plan, Predicate, plan, plan_norms
 from tripy.quantization.progress import progress
 from tripy.quantization.state import LinearState, QuantizerState
 from tripy.quantization.statistics import LayerStatistics, Statistics
-from tripy.quantization.targets import Target
+from tripy.quantization.target import Target
 
 SOLVERS: dict[str, Callable[[Problem], Solution]] = {
     "max": calibrated.solve, "smoothquant": smoothquant, "awq": awq, "gptq": gptq,
@@ -52,7 +59,7 @@ def quantize(
         statistics: What :func:`collect` has seen, instead of a ``forward_loop``.
 
     Returns:
-        The model.
+        The model. Norms are left alone, but where a rule for their class asks for their inputs.
 
     Raises:
         TripyException: For a pattern that matches nothing, missing data, data with NaN or infinity,
@@ -66,45 +73,96 @@ def quantize(
         >>> print(model[0].input_quantizer.config)
         int8 per tensor
     """
-    plans = plan(model, config, predicate)
-    statistics = gather(model, plans, forward_loop, statistics)
+    plans, norms = plan(model, config, predicate), plan_norms(model, config)
+    statistics = gather(model, {**plans, **norms}, forward_loop, statistics)
     done: list[Target] = []
     records: dict[str, Record] = {}
     try:
-        for each in progress(list(plans.values()), "quantizing"):
-            name = each.target.name
-            records[name] = Record(each.target.kind, each.reason)
-            if not each.reason:
-                state = solve(each, statistics.get(name))
-                each.target.apply(state)
-                done.append(each.target)
-                records[name] = Record.of(state)
+        for together in progress(_together(plans, statistics), "quantizing"):
+            weights = tuple(each.target.weight() for each in together) if together[1:] else ()
+            # All of them before any is changed: each is solved by the weights of all.
+            states = [
+                None if each.reason else solve(each, statistics.get(each.target.name), weights)
+                for each in together
+            ]
+            for each, state in zip(together, states):
+                records[each.target.name] = Record(each.target.kind, each.reason)
+                if state is not None:
+                    done.append(each.target)  # Before: what fails halfway has to be put back too.
+                    each.target.apply(state)
+                    records[each.target.name] = Record.of(state)
+        for each in norms.values():
+            done.append(each.target)
+            each.target.apply(_norm(each, statistics[each.target.name]))
+        remember(model, records)
     except BaseException:
         for target in done:
             target.revert()
         raise
     for target in done:
         target.forget()
-    remember(model, records)
     return model
 
 
-def solve(each: Plan, seen: Optional[LayerStatistics]) -> LinearState:
-    """What a layer becomes."""
+def _together(plans: dict[str, Plan], statistics: Statistics) -> list[list[Plan]]:
+    """The layers in order; together those that scale one input, such as queries, keys and values.
+
+    Layers have one input where they have seen the same tokens, which are kept for scaling.
+    """
+    found: list[list[Plan]] = []
+    by_input: dict[Any, list[Plan]] = {}
+    for name, each in plans.items():
+        seen = statistics.get(name)
+        scales = each.config.algorithm.method in ("smoothquant", "awq") and each.weight
+        if each.reason or not scales or seen is None or seen.sample is None:
+            found.append([each])
+            continue
+        sample = seen.sample.cpu().contiguous().view(torch.int16).numpy().tobytes()
+        key = (digest(sample), seen.tokens, each.weight, each.input, each.config.algorithm)
+        if key in by_input:
+            by_input[key].append(each)
+        else:
+            found.append(by_input.setdefault(key, [each]))
+    return found
+
+
+def solve(
+    each: Plan, seen: Optional[LayerStatistics], beside: tuple[torch.Tensor, ...] = ()
+) -> LinearState:
+    """What a layer becomes.
+
+    Args:
+        each: The layer, and what is to be done to it.
+        seen: What it has seen.
+        beside: The weights of all layers with its input, where there are others.
+    """
     target, algorithm = each.target, each.config.algorithm
     weight = target.weight()
-    problem = Problem(target.name, weight, each.weight, each.input, algorithm, seen)
+    problem = Problem(target.name, weight, each.weight, each.input, algorithm, seen, beside=beside)
     solver = SOLVERS[algorithm.method] if each.weight else calibrated.solve
     solution = solver(problem)
+    # What pre_quant_scale divides stays as it is: a copy of each layer's weight until all are done
+    # would be a second model.
+    scaled = solution.pre_quant_scale is not None
     state = LinearState(
-        target.name, target.kind, solution.weight, target.bias(), solution.weight_quantizers,
+        target.name, target.kind, weight if scaled else solution.weight, target.bias(),
+        solution.weight_quantizers,
         solution.input_quantizer, solution.pre_quant_scale,
         _cache(each.key, seen and seen.keys, f"{target.name}.k_bmm_quantizer", each),
         _cache(each.value, seen and seen.values, f"{target.name}.v_bmm_quantizer", each),
         sections=target.sections() if each.key or each.value else None,
         search=solution.search, histogram=None if seen is None else seen.histogram,
+        divided=False,
     )  # fmt: skip
     return replace(state, measures=_measures(weight, solution, seen))
+
+
+def _norm(each: Plan, seen: LayerStatistics) -> LinearState:
+    """What a norm becomes: all that is known of it is the quantizer of its input."""
+    name = each.target.name
+    problem = Problem(name, torch.empty(0), (), each.input, each.config.algorithm, seen)
+    rounded = input_quantizer(problem, None)
+    return LinearState(name, each.target.kind, torch.empty(0), None, (), rounded)
 
 
 def _cache(
@@ -134,7 +192,8 @@ def _measures(
         rounded = rounded * solution.pre_quant_scale
     found = {"weight_sqnr": sqnr(wide, rounded)}
     if seen is not None and seen.sample is not None:
-        wanted, got = seen.sample @ wide.t(), solution.output(seen.sample)
+        sample = seen.sample.to(wide.device, torch.float32)
+        wanted, got = sample @ wide.t(), solution.output(sample)
         found["output_sqnr"] = sqnr(wanted, got)
         cosine = torch.nn.functional.cosine_similarity(wanted.flatten(), got.flatten(), 0)
         found["output_cosine"] = float(cosine)

@@ -19,6 +19,7 @@ from tripy.quantization.html import page
 from tripy.quantization.layers import QuantizedLinear
 from tripy.quantization.mixed_precision import KEPT, Mixed
 from tripy.quantization.modelopt import is_modelopt
+from tripy.quantization.norms import find_norms
 from tripy.quantization.results import Sensitivity, json_ready
 from tripy.quantization.rows import Drawn, Range, ReportRow, item_size, make_drawn, make_row
 from tripy.quantization.runs import speed_notes
@@ -63,8 +64,10 @@ class Report:
         """The summary in a sentence."""
         found = self.summary
         before, after = found["bytes_before"], found["bytes_after"]
+        plain = all(row.kind not in ("Conv", "ConvTranspose") for row in self.rows)
+        kind = "linear layers" if plain else "linear layers and convolutions"
         return (
-            f"{found['quantized_layers']} of {found['layers']} linear layers are quantized, with "
+            f"{found['quantized_layers']} of {found['layers']} {kind} are quantized, with "
             f"{found['quantized_share']:.1%} of the bytes of all their weights; "
             f"{before:,} bytes become {after:,} ({after / before if before else 1:.1%}), "
             "scales included"
@@ -182,6 +185,10 @@ def report(
     fake = foreign or any(isinstance(module, QuantizedLinear) for module in modules.values())
     quantized = any(row.quantized for row in rows)
     notes = speed_notes([row.runs for row in rows if row.quantized], torch_model, fake, quantized)
+    norms = [] if foreign else [n for n, t in find_norms(model).items() if t.rounds]
+    if norms:
+        notes += (f"The inputs of {len(norms)} norms are rounded, as was asked for: {norms[0]}"
+                  + (", ..." if norms[1:] else "") + ".",)  # fmt: skip
     return Report(type(model).__name__, rows, notes, sensitivity, mixed, drawn)
 
 

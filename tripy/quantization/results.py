@@ -161,7 +161,7 @@ def stored_bytes(state: LinearState, item: int) -> int:
         item: Bytes of a floating-point number in the model: of a scale, and of each value of a
             weight that is not quantized.
     """
-    out, inputs = state.weight.shape
+    out, inputs = state.shape
     scales = sum(quantizer.amax.numel() for quantizer in state.weight_quantizers)
     caches = (state.input_quantizer, state.key_quantizer, state.value_quantizer)
     scales += sum(quantizer is not None for quantizer in caches)

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import torch
 
-from tripy import nn
+from tripy.nn.quantized import QuantizedLayer
 from tripy.quantization.results import stored_bytes
 from tripy.quantization.runs import what_runs
 from tripy.quantization.state import LinearState
@@ -92,9 +92,9 @@ class Drawn:
 
 def item_size(state: LinearState, module: Any) -> int:
     """Bytes of a floating-point number in the layer."""
-    if isinstance(module, nn.Linear):  # A quantized one's weight is restored in float32.
+    if isinstance(module, QuantizedLayer):  # A quantized one's weight is restored in float32.
         return int(module.dtype.itemsize)
-    return state.weight.element_size()
+    return state.unrounded.element_size()
 
 
 def make_row(state: LinearState, item: int, mixed_reason: str) -> ReportRow:
@@ -105,7 +105,7 @@ def make_row(state: LinearState, item: int, mixed_reason: str) -> ReportRow:
         item: What :func:`item_size` gives for it.
         mixed_reason: Why mixed precision left it alone; "" if it did not.
     """
-    out, inputs = state.weight.shape
+    out, inputs = state.shape
     first = state.weight_quantizers[0] if state.weight_quantizers else None
     cached = state.key_quantizer is not None or state.value_quantizer is not None
     alone = first is None and state.input_quantizer is None

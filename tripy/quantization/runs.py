@@ -17,6 +17,8 @@ INT4_WEIGHT = "int4 weight expanded, float GEMM"
 INT4_INT8 = "int4 weight, int8 input"
 FLOAT8 = "float8, emulated in float32"
 FLOAT8_WEIGHT = "float8 weight expanded, float GEMM"
+CONVOLUTION = "int8 convolution: int8 x int8, int32 sums"
+CONVOLUTION_WEIGHT = "weight expanded, float convolution"
 INPUT_ONLY = "input rounded only"
 EXPORT_ONLY = "not in tripy: for export"
 FLOAT = "float GEMM"
@@ -55,6 +57,15 @@ SPEED = {
         "Saves bytes, not arithmetic: CPUs have no float8 instructions, and the weight is "
         "expanded at each call."
     ),
+    CONVOLUTION: (
+        "On a CPU with VNNI or AMX instructions in oneDNN's int8 kernel; shapes that it computes "
+        "wrongly or not at all are left to exact arithmetic in floating point, and the compiled "
+        "function's report() says which."
+    ),
+    CONVOLUTION_WEIGHT: (
+        "Saves bytes, not arithmetic: the weight is expanded to floating point, and float8 is "
+        "emulated."
+    ),
     INPUT_ONLY: ("Rounds inputs and multiplies in floating point: it saves nothing."),
     EXPORT_ONLY: (
         "tripy.Linear holds one format for a weight, with inputs that fit it. Such a layer can be "
@@ -73,6 +84,8 @@ def what_runs(state: LinearState) -> str:
     misfit = inputs is not None and inputs.config.format.name != wanted
     if len(state.weight_quantizers) > 1 or misfit:
         return EXPORT_ONLY
+    if state.kind in ("Conv", "ConvTranspose"):
+        return CONVOLUTION if name == "int8" and inputs is not None else CONVOLUTION_WEIGHT
     blocks = weight.block_size is not None
     if name == "int8":
         if blocks:

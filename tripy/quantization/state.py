@@ -42,6 +42,11 @@ class QuantizerState:
         return fake_quantize(x, self.scale.to(x.device), self.config)
 
 
+def divided(weight: torch.Tensor, pre: torch.Tensor) -> torch.Tensor:
+    """A weight [out, in] for inputs that are multiplied with ``pre_quant_scale``, float32."""
+    return weight.float() / pre.to(weight.device)
+
+
 @dataclass(frozen=True)
 class Sections:
     """Where in a layer's result attention's keys and values are.
@@ -64,7 +69,7 @@ class LinearState:
     Attributes:
         name: Its dotted name in the model.
         kind: The class of the layer before it was quantized: "Linear" or "Conv1D".
-        weight: [out, in], floating point, not rounded; the inverse of ``pre_quant_scale`` is in it.
+        unrounded: [out, in], floating point; it shares the model's memory where it can.
         bias: [out], or None.
         weight_quantizers: None: (); one; or two, one after the other (int4, whose result is rounded
             to float8).
@@ -78,11 +83,12 @@ class LinearState:
         measures: What was measured on the kept tokens, in dB: "weight_sqnr", "output_sqnr", and
             "output_cosine".
         histogram: Of the input's magnitudes, or None where inputs were not seen.
+        divided: Whether ``unrounded`` is divided by ``pre_quant_scale`` already.
     """
 
     name: str
     kind: str
-    weight: torch.Tensor
+    unrounded: torch.Tensor
     bias: Optional[torch.Tensor]
     weight_quantizers: tuple[QuantizerState, ...] = ()
     input_quantizer: Optional[QuantizerState] = None
@@ -94,6 +100,20 @@ class LinearState:
     search: dict[str, Any] = field(default_factory=dict)
     measures: dict[str, float] = field(default_factory=dict)
     histogram: Any = None
+    divided: bool = True
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        out, inputs = self.unrounded.shape
+        return out, inputs
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """[out, in], floating point, not rounded; the inverse of ``pre_quant_scale`` is in it."""
+        if self.divided or self.pre_quant_scale is None:
+            return self.unrounded
+        return divided(self.unrounded.detach(), self.pre_quant_scale)
 
     @property
     def scheme(self) -> str:

@@ -26,6 +26,9 @@ from tripy.quantization.histogram import Histogram
 
 VERSION = 1
 _MASK: ContextVar[Optional[torch.Tensor]] = ContextVar("mask", default=None)
+# Of the tokens that are kept: errors are compared on them, with and without rounding, and half of
+# the bytes says as much. float16 would overflow.
+KEPT = torch.bfloat16
 _HASHED = 16  # The features of a token that decide whether it is in the sample.
 
 
@@ -69,7 +72,7 @@ class LayerStatistics:
     Attributes:
         histogram: Of the input's magnitudes.
         channels: [in] float32, the largest magnitude of each input channel; or None.
-        sample: [tokens, in] float32; or None.
+        sample: [tokens, in] bfloat16; or None.
         moments: [in, in] float32, the sum of the tokens' outer products; or None.
         keys: A histogram of the keys that the layer makes; or None.
         values: The same for values.
@@ -117,7 +120,7 @@ class LayerStatistics:
         hashes = _hash(x)
         count = min(self.needs.tokens, x.shape[0])
         hashes, best = torch.topk(hashes, count, largest=False)
-        rows = x[best].float()
+        rows = x[best].to(KEPT)
         if self.sample is not None:
             hashes = torch.cat((self._order.to(x.device), hashes))  # type: ignore[union-attr]
             rows = torch.cat((self.sample.to(x.device), rows))
@@ -169,7 +172,8 @@ class LayerStatistics:
         for name in ("channels", "sample", "_order", "moments"):
             tensor = getattr(self, name)
             if tensor is not None:
-                found[name] = tensor.cpu().numpy()
+                wide = tensor.float() if name == "sample" else tensor  # numpy has no bfloat16.
+                found[name] = wide.cpu().numpy()
         return found
 
     @classmethod
@@ -183,7 +187,8 @@ class LayerStatistics:
                 setattr(made, name, Histogram.from_state(state))
         for name in ("channels", "sample", "_order", "moments"):
             if name in arrays:
-                setattr(made, name, torch.from_numpy(arrays[name].copy()))
+                tensor = torch.from_numpy(arrays[name].copy())
+                setattr(made, name, tensor.to(KEPT) if name == "sample" else tensor)
         wanted = int(arrays["wanted"]) if made.sample is not None else 0
         made.needs = Needs(made.channels is not None, wanted, made.moments is not None)
         return made

@@ -1,85 +1,21 @@
-"""The linear layers of a model, of PyTorch or of tripy, through one small interface."""
+"""The layers of a model that can be quantized: those of PyTorch here, tripy's beside it."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Optional
 
 import torch
 
-from tripy import dtypes, nn, ops
+from tripy import nn
 from tripy.errors import TripyException
-from tripy.quantization.formats import FORMATS, QuantizerConfig, amax_of_scale
 from tripy.quantization.layers import QuantizedLinear
-from tripy.quantization.state import LinearState, QuantizerState, Sections
-from tripy.tensor import Tensor
+from tripy.quantization.state import LinearState
+from tripy.quantization.target import Callback, Target
+from tripy.quantization.tripy_targets import target_of
 
-Callback = Callable[[torch.Tensor], None]
-# Which layers make keys and values: by the last part of the name, the sections of the result.
-FUSED = ("c_attn", "query_key_value", "qkv_proj", "qkv", "Wqkv")
-KEYS, VALUES = ("k_proj", "key", "k"), ("v_proj", "value", "v")
-
-
-class Target(ABC):
-    """One linear layer.
-
-    Attributes:
-        name: Its dotted name in the model.
-        kind: Its class, before it was quantized.
-        module: The layer.
-        reason: Why it cannot be quantized; "" if it can be.
-    """
-
-    name: str
-    kind: str
-    module: Any
-    reason: str = ""
-    _original: Any = None
-
-    @abstractmethod
-    def weight(self) -> torch.Tensor:
-        """[out, in], floating point; shares the layer's memory where it can."""
-
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, int]:
-        """(out, in)."""
-
-    @abstractmethod
-    def bias(self) -> Any:
-        """[out], or None: as the model has it."""
-
-    @abstractmethod
-    def observe(self, inputs: Callback, results: Optional[Callback]) -> Callable[[], None]:
-        """Shows each input, and each result, to a function; calling what it returns ends that."""
-
-    @abstractmethod
-    def apply(self, state: LinearState) -> None:
-        """Makes the model compute with the quantized layer."""
-
-    @abstractmethod
-    def revert(self) -> None:
-        """Makes the model compute with the layer as it was."""
-
-    @abstractmethod
-    def state(self) -> LinearState:
-        """The layer as it is, quantized or not."""
-
-    def forget(self) -> None:
-        """Gives up the layer as it was: after this it cannot be reverted."""
-        self._original = None
-
-    def sections(self) -> Optional[Sections]:
-        """Where in its result keys and values are; None for layers that make none."""
-        last, (out, inputs) = self.name.rpartition(".")[2], self.shape
-        if last in FUSED:
-            # Queries are as wide as the input; what is left is shared by keys and values.
-            width = (out - inputs) // 2
-            return Sections((out - 2 * width, width, width), 1, 2) if width > 0 else None
-        if last in KEYS or last in VALUES:
-            return Sections((out,), 0 if last in KEYS else None, 0 if last in VALUES else None)
-        return None
+# Subclasses of torch.nn.Linear that compute the same: that of Falcon in transformers.
+SAME = ("FalconLinear",)
 
 
 class TorchTarget(Target):
@@ -88,7 +24,8 @@ class TorchTarget(Target):
     def __init__(self, name: str, places: list[tuple[Any, str]], module: torch.nn.Module) -> None:
         self.name, self._places, self.module = name, places, module
         self.kind = module.kind if isinstance(module, QuantizedLinear) else type(module).__name__
-        if isinstance(module, torch.nn.Linear) and type(module) is not torch.nn.Linear:
+        own = isinstance(module, torch.nn.Linear) and type(module) is not torch.nn.Linear
+        if own and self.kind not in SAME:
             self.reason = f"a {self.kind}, whose own way to compute is not known"
 
     def weight(self) -> torch.Tensor:
@@ -143,136 +80,8 @@ class TorchTarget(Target):
         return LinearState(self.name, self.kind, self.weight(), self.bias())
 
 
-class TripyTarget(Target):
-    """A :class:`tripy.Linear`; quantizing it keeps the object, and changes what it holds."""
-
-    def __init__(self, name: str, module: nn.Linear) -> None:
-        self.name, self.module, self.kind = name, module, "Linear"
-
-    def weight(self) -> torch.Tensor:
-        return self.state().weight
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.module.out_features, self.module.in_features
-
-    def bias(self) -> Any:
-        return None if self.module.bias is None else self.module.bias.torch()
-
-    def observe(self, inputs: Callback, results: Optional[Callback]) -> Callable[[], None]:
-        inner, held = self.module.forward, self.module.__dict__
-        own = held.get("forward")  # A user's, of this layer only.
-
-        def forward(*args: Any, **kwargs: Any) -> Tensor:
-            given = args[0] if args else next(iter(kwargs.values()))
-            inputs(given.torch())
-            y = inner(*args, **kwargs)
-            if results is not None:
-                results(y.torch())
-            return y
-
-        held["forward"] = forward
-
-        def end() -> None:
-            held.pop("forward")
-            if own is not None:
-                held["forward"] = own
-
-        return end
-
-    def apply(self, state: LinearState) -> None:
-        if self._original is None:
-            held = self.module.__dict__
-            self._original = {**held, "_declarations": dict(held["_declarations"])}
-        requantize(self.module, state)
-
-    def revert(self) -> None:
-        if self._original is not None:
-            kept = {**self._original, "_declarations": dict(self._original["_declarations"])}
-            self.module.__dict__.clear()
-            self.module.__dict__.update(kept)
-
-    def state(self) -> LinearState:
-        layer, dtype = self.module, self.module.quant_dtype
-        pre, inputs = None, None
-        quantizers: tuple[QuantizerState, ...] = ()
-        weight = layer.weight.torch()
-        if dtype is not None:
-            scale = layer.weight_scale.torch().float()
-            config = _config_of(layer, scale)
-            quantizers = (QuantizerState(config, amax_of_scale(scale, config)),)
-            if layer.weight.dtype is dtype:
-                weight = quantizers[0].restore(weight)
-            if layer.input_scale is not None:
-                config = QuantizerConfig(8 if config.num_bits == 4 else config.num_bits)
-                scale = layer.input_scale.torch().float()
-                inputs = QuantizerState(config, amax_of_scale(scale, config))
-            pre = None if layer.pre_quant_scale is None else layer.pre_quant_scale.torch().float()
-        return LinearState(self.name, self.kind, weight, self.bias(), quantizers, inputs, pre)
-
-
-def requantize(layer: nn.Linear, state: LinearState) -> None:
-    """Makes a layer a quantized one, with small weights.
-
-    Raises:
-        TripyException: For a state that tripy.Linear cannot hold, naming the layer.
-    """
-    if len(state.weight_quantizers) != 1:
-        raise TripyException(
-            f"{state.name}: tripy.Linear cannot hold this quantization.",
-            got=state.scheme,
-            expected="one format for the weight",
-            hint="W4A8_INT8_CFG for int4 weights: they meet int8 inputs",
-        )
-    quantizer, inputs = state.weight_quantizers[0], state.input_quantizer
-    number = quantizer.config.format
-    wanted = 8 if number.bits == 4 else quantizer.config.num_bits
-    if inputs is not None and inputs.config.num_bits != wanted:
-        raise TripyException(
-            f"{state.name}: tripy.Linear cannot hold this quantization.",
-            got=state.scheme,
-            expected=f"{FORMATS[wanted].name} inputs beside {number.name} weights",
-        )
-    where, dtype = layer.weight.device, layer.dtype
-
-    def tensor(x: torch.Tensor) -> Tensor:
-        return ops.cast(Tensor(x.detach().float().contiguous(), device=where), dtype)
-
-    # Rounded with the scale that the layer keeps, which a 16-bit layer rounds.
-    scale = tensor(quantizer.scale).eval()
-    wide = Tensor(state.weight.detach().float().contiguous(), device=where)
-    axis = quantizer.config.axis
-    small = ops.quantize(wide, ops.cast(scale, dtypes.float32), number.dtype, axis).eval()
-    layer._requantize(
-        number.dtype,
-        axis,
-        weight=small,
-        weight_scale=scale,
-        input_scale=None if inputs is None else tensor(inputs.scale).eval(),
-        pre_quant_scale=None
-        if state.pre_quant_scale is None
-        else tensor(state.pre_quant_scale).eval(),
-    )
-
-
-def _config_of(layer: nn.Linear, scale: torch.Tensor) -> QuantizerConfig:
-    """What a quantized tripy.Linear does to its weight."""
-    bits = next(bits for bits, each in FORMATS.items() if each.dtype is layer.quant_dtype)
-    if layer.weight_quant_dim == 0:
-        return QuantizerConfig(bits, axis=0)
-    if scale.dim() == 0:
-        return QuantizerConfig(bits)
-    if scale.dim() == 2 and scale.shape[0] == layer.out_features:
-        return QuantizerConfig(bits, block_size=layer.in_features // scale.shape[1])
-    raise TripyException(
-        "Quantization: the layer's weight scale runs along its output blocks or its inputs.",
-        got=f"weight_quant_dim={layer.weight_quant_dim}, scale of shape {tuple(scale.shape)}",
-        expected="one scale, one for each output, or blocks along the inputs",
-    )
-
-
 def find_targets(model: Any) -> dict[str, Target]:
-    """All linear layers of a model by name, in order.
+    """All linear layers of a model by name, in order; of a tripy Module convolutions too.
 
     Raises:
         TripyException: For something that is no model, or has no linear layer.
@@ -310,7 +119,7 @@ def _torch_targets(model: torch.nn.Module) -> dict[str, Target]:
 
 
 def _is_linear(module: Any) -> bool:
-    if isinstance(module, (torch.nn.Linear, QuantizedLinear, nn.Linear)):
+    if isinstance(module, (torch.nn.Linear, QuantizedLinear, nn.Linear, nn.Conv, nn.ConvTranspose)):
         return True
     # transformers is not imported for this: a model with such a layer has imported it already.
     kind = type(module)
@@ -323,11 +132,12 @@ def _tripy_targets(model: nn.Module) -> dict[str, Target]:
 
     def walk(module: nn.Module, prefix: str) -> None:
         for name, child in module.named_children():
-            if not isinstance(child, nn.Linear):
+            target = target_of(prefix + name, child)
+            if target is None:
                 walk(child, f"{prefix}{name}.")
             elif id(child) not in seen:  # One layer may have several names.
                 seen.add(id(child))
-                found[prefix + name] = TripyTarget(prefix + name, child)
+                found[prefix + name] = target
 
     walk(model, "")
     return found

@@ -11,10 +11,13 @@ from tripy import nn
 from tripy.errors import TripyException
 from tripy.quantization.checkpoint.huggingface import Checkpoint
 from tripy.quantization.describe import describe
+from tripy.quantization.norms import refuse_norms
 from tripy.quantization.state import LinearState
-from tripy.quantization.targets import TripyTarget, find_targets
+from tripy.quantization.target import Target
+from tripy.quantization.targets import find_targets
 from tripy.tensor import Tensor
 
+CONVOLUTIONS = ("Conv", "ConvTranspose")
 Rename = Union[Mapping[str, str], Callable[[str], Optional[str]]]
 
 
@@ -47,11 +50,12 @@ def to_tripy(source: Any, module: nn.Module, names: Optional[Rename] = None) -> 
         >>> print(module[0].weight.dtype)
         int8
     """
+    refuse_norms(source, "to_tripy")
     rename = _rename(source, names)
     layers = source.layers if isinstance(source, Checkpoint) else describe(source)
     given = {rename(name): state for name, state in layers.items()}
     targets = find_targets(module)
-    done: list[TripyTarget] = []
+    done: list[Target] = []
     problems: list[str] = []
     try:
         for name, target in targets.items():
@@ -59,12 +63,13 @@ def to_tripy(source: Any, module: nn.Module, names: Optional[Rename] = None) -> 
             problem = "" if state is None else _misfit(target, state)
             if problem:
                 problems.append(f"{name}: {problem}")
-            elif state is not None and (state.weight_quantizers or state.input_quantizer):
-                done.append(target)  # type: ignore[arg-type]
+            elif state is not None and _does_anything(state):
+                done.append(target)
                 target.apply(state)
         if problems:
             raise _refused(problems)
-        _load_rest(source, module, rename, layers, {target.name for target in done})
+        small = {t.name for t in done if given[t.name].scheme != "not quantized"}
+        _load_rest(source, module, rename, layers, {target.name for target in done}, small)
     except BaseException:
         for target in done:
             target.revert()
@@ -82,19 +87,24 @@ def _rename(source: Any, names: Optional[Rename]) -> Callable[[str], Optional[st
     return lambda name: name.removeprefix(f"{prefix}.") if prefix else name
 
 
+def _does_anything(state: LinearState) -> bool:
+    found = (state.input_quantizer, state.key_quantizer, state.value_quantizer)
+    return bool(state.weight_quantizers) or any(each is not None for each in found)
+
+
 def _misfit(target: Any, state: LinearState) -> str:
     """Why the state cannot go into the layer; "" if it can."""
     layer = target.module
-    out, inputs = state.weight.shape
-    if (layer.out_features, layer.in_features) != (out, inputs):
-        return (
-            f"got a weight [{out}, {inputs}]; expected [{layer.out_features}, {layer.in_features}]"
-        )
+    if target.convolution != (state.kind in CONVOLUTIONS):
+        return f"got a {state.kind}; expected a {target.kind}"
+    if target.shape != state.shape:
+        return f"got a weight {list(state.shape)}; expected {list(target.shape)}"
     if state.bias is not None and layer.bias is None:
         return "got a bias; expected none, as the layer was made with bias=False"
     if layer.quant_dtype is not None and state.weight_quantizers:
         config = state.weight_quantizers[0].config
-        if config.format.dtype is not layer.quant_dtype or config.axis != layer.weight_quant_dim:
+        dim = None if config.axis is None else target.outputs
+        if config.format.dtype is not layer.quant_dtype or dim != layer.weight_quant_dim:
             return (
                 f"got {state.scheme}; expected quant_dtype={layer.quant_dtype}, "
                 f"weight_quant_dim={layer.weight_quant_dim}, as the layer was made"
@@ -108,14 +118,20 @@ def _load_rest(
     rename: Callable[[str], Optional[str]],
     layers: dict[str, LinearState],
     done: set[str],
+    small: set[str],
 ) -> None:
-    """Everything but the layers that are quantized."""
+    """Everything but what ``done`` layers have already: their scales, and ``small`` weights."""
     values: dict[str, torch.Tensor] = {}
+    # A convolution that is not quantized comes as it is, in its own layout.
+    layers = {
+        name: state for name, state in layers.items()
+        if state.kind not in CONVOLUTIONS or rename(name) in small
+    }  # fmt: skip
     for name, state in layers.items():
         target = rename(name)
         if target is None:
             continue
-        if target not in done:
+        if target not in small:
             values[f"{target}.weight"] = state.weight
         if state.bias is not None:
             values[f"{target}.bias"] = state.bias
@@ -128,9 +144,7 @@ def _load_rest(
     wanted = module.state_dict()
     # What is set already by a quantized layer has no other source.
     fixed = {
-        name
-        for name in wanted
-        if name.rpartition(".")[0] in done and name.rpartition(".")[2] != "bias"
+        name for name in wanted if name.rpartition(".")[0] in done and not _is_loaded(name, small)
     }
     problems = [
         f"{name}: nothing in the source" for name in wanted if name not in {*values, *fixed}
@@ -143,6 +157,12 @@ def _load_rest(
         if name in values and name not in fixed
     }
     module.load_state_dict(loaded, strict=False)
+
+
+def _is_loaded(name: str, small: set[str]) -> bool:
+    """Whether a quantized layer's parameter is not among what quantization gives it."""
+    layer, _, last = name.rpartition(".")
+    return last == "bias" or (last == "weight" and layer not in small)
 
 
 def _tensor(value: torch.Tensor, like: Tensor) -> Tensor:

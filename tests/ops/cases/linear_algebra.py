@@ -51,6 +51,34 @@ def _attention(query, key, value, mask, is_causal, scale):
 
 
 @case("scaled_dot_product_attention", "F")
+def _sdpa_lengths(draw: Draw, dtype: Any) -> Sample:
+    batch, groups, heads = draw.integer(1, 3), draw.integer(1, 3), draw.integer(1, 2)
+    length, keys = draw.integer(1, 4), draw.integer(1, 5)
+    size, is_causal = draw.integer(1, 5), draw.flag()
+    tensors = [
+        draw.tensor((batch, heads * groups, length, size), dtype),
+        draw.tensor((batch, heads, keys, size), dtype),
+        draw.tensor((batch, heads, keys, draw.choice([size, 3])), dtype),
+        tensor(draw.rng.integers(0, keys + 1, batch), tp.int32),
+    ]
+
+    def reference(query, key, value, lengths):
+        mask = np.arange(keys) < np.maximum(lengths, 1)[:, None, None, None]
+        mask = np.broadcast_to(mask, (batch, 1, length, keys))
+        if is_causal:
+            mask = mask & np.tril(np.ones((length, keys), bool))
+        result = _attention(query, key, value, mask, False, size**-0.5)
+        return np.where(lengths[:, None, None, None] > 0, result, 0)
+
+    def function(query, key, value, lengths):
+        return tp.scaled_dot_product_attention(
+            query, key, value, is_causal=is_causal, key_value_lengths=lengths
+        )
+
+    return Sample(function, tensors, reference, _sums(dtype, size))
+
+
+@case("scaled_dot_product_attention", "F")
 def _sdpa(draw: Draw, dtype: Any) -> Sample:
     batch, groups, heads = draw.integer(1, 2), draw.integer(1, 3), draw.integer(1, 2)
     length, size, value_size = draw.integer(1, 4), draw.integer(1, 5), draw.integer(1, 5)

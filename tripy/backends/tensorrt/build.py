@@ -1,12 +1,10 @@
-"""Building engines: options, profiles, progress, interruption."""
+"""Building engines: options, profiles, and what goes wrong."""
 
 from __future__ import annotations
 
+import contextlib
 import re
-import sys
-import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -16,13 +14,17 @@ from tripy.backends.tensorrt.lower import Names, lower, refused
 from tripy.backends.tensorrt.messages import Messages, library
 from tripy.backends.tensorrt.network import Network
 from tripy.backends.tensorrt.plan import serialized
+from tripy.backends.tensorrt.progress import Progress
 from tripy.backends.tensorrt.timing_cache import TimingCache
 from tripy.backends.torch import storage
 from tripy.errors import TripyException
 from tripy.graph import Graph, dims
 
-# Builds that take longer show how far they are.
-_SILENT_SECONDS = 2.0
+_LARGEST_SIZE = 2**31 - 1
+# What is said where memory runs out, by TensorRT, torch, Python and the system.
+_NO_MEMORY = re.compile(
+    "bad_alloc|out of memory|OutOfMemory|(can't|[Cc]annot) allocate memory|can't start new thread"
+)
 
 
 class Engine(NamedTuple):
@@ -39,45 +41,6 @@ class Engine(NamedTuple):
     names: Names
     layers: list[tuple[str, str, str]]
     weight_bytes: int
-
-
-class _Progress:
-    """Passes a builder's steps on to a progress bar, and a wish to stop to the builder."""
-
-    def __init__(self, trt: Any) -> None:
-        self.stop = False
-        self._start = time.monotonic()
-        self._shown = False
-        outer = self
-
-        class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-            def __init__(self) -> None:
-                trt.IProgressMonitor.__init__(self)
-                self.steps: dict[str, int] = {}
-
-            def phase_start(self, name: str, parent: Optional[str], steps: int) -> None:
-                self.steps[name] = steps
-
-            def step_complete(self, name: str, step: int) -> bool:
-                outer.show(name, step + 1, self.steps.get(name, 0))
-                return not outer.stop
-
-            def phase_finish(self, name: str) -> None:
-                self.steps.pop(name, None)
-
-        self.monitor = Monitor()
-
-    def show(self, phase: str, step: int, steps: int) -> None:
-        seconds = time.monotonic() - self._start
-        if seconds < _SILENT_SECONDS or not sys.stderr.isatty():
-            return
-        self._shown = True
-        sys.stderr.write(f"\r\x1b[Ktensorrt: {seconds:.0f} s, {phase} {step}/{steps}")
-        sys.stderr.flush()
-
-    def finish(self) -> None:
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
 
 
 class Draft(NamedTuple):
@@ -136,22 +99,43 @@ def build(
         TripyException: Also for what TensorRT refuses only when it builds.
         KeyboardInterrupt: When the user stops it; the builder ends at its next step.
     """
-    with library(distribution.name).lock:  # One build at a time: they share a builder.
+    # One build at a time: they share a builder.
+    with library(distribution.name).lock, _memory_needed():
         made = draft(distribution, graph, targets, optimization_level)
         storage.give_memory_back()  # What was needed to turn and pack weights.
         raw, options, net = made.net.raw, made.options, made.net
         timing = TimingCache(distribution, options)
-        progress = _Progress(distribution.module)
+        progress = Progress(distribution.module)
         options.progress_monitor = progress.monitor
-        plan = serialized(
-            distribution.module, made.builder, raw, options, lambda work: _run(work, progress)
-        )
+        plan = serialized(distribution.module, made.builder, raw, options, progress.watch)
         if plan is None:
             raise _failed("the engine cannot be built", made.messages, net, "")
         timing.store()
-    storage.give_memory_back()
     layers = [_describe(raw.get_layer(i), net) for i in range(raw.num_layers)]
+    net.let_go()
+    storage.give_memory_back()
     return Engine(plan, made.names, layers, made.messages.weight_bytes)
+
+
+@contextlib.contextmanager
+def _memory_needed() -> Iterator[None]:
+    """Inside it, an error of torch, Python or the system that says so is one of ours."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        raise _no_memory(str(error).partition("\n")[0] or type(error).__name__) from error
+
+
+def _no_memory(said: str) -> TripyException:
+    return TripyException(
+        "compile: there is not enough memory to build the engine.",
+        got=said,
+        expected="twice the engine's weights, beside the model, and some 100 MiB",
+        hint="a machine with more memory, smaller quantized weights, or smaller bounds of the "
+        "inputs' sizes",
+    )
 
 
 def _options(
@@ -189,6 +173,12 @@ def _add_profile(
                 for symbol in dims.symbols(size)
             }
             corners.append(tuple(dims.evaluate(size, known) for size in value.shape))
+        if max(corners[-1]) > _LARGEST_SIZE:  # TensorRT would cut off the upper bits.
+            raise TripyException(
+                "compile: TensorRT has no sizes as large as an input's.",
+                got=f"{name}: {value.type_text}, of at most {corners[-1]}",
+                expected=f"sizes up to {_LARGEST_SIZE}",
+            )
         profile.set_shape(name, *corners)
     inputs = {raw.get_input(i).name: raw.get_input(i) for i in range(raw.num_inputs)}
     for name, symbol in sizes.items():
@@ -200,46 +190,18 @@ def _add_profile(
         options.add_optimization_profile(profile)
 
 
-def _run(work: Any, progress: _Progress) -> Any:
-    """Build in another thread, so that this one notices when the user stops it."""
-    result: list[Any] = []
-
-    def target() -> None:
-        try:
-            result.append(work())
-        except BaseException as error:  # Passed on to the thread that waits.
-            result.append(error)
-
-    thread = threading.Thread(target=target, name="tensorrt build")
-    thread.start()
-    interrupted = False
-    while thread.is_alive():
-        try:
-            thread.join(0.1)
-        except KeyboardInterrupt:
-            interrupted = progress.stop = True
-    progress.finish()
-    if interrupted:
-        raise KeyboardInterrupt
-    if isinstance(result[0], BaseException):
-        raise result[0]
-    return result[0]
-
-
 def _failed(what: str, messages: Messages, net: Optional[Network], reason: str) -> TripyException:
     """The error for a failed build: the operation that TensorRT's message names, if it does."""
-    text = " ".join(messages.errors) or reason or "TensorRT gives no reason"
+    # While it cleans up after an error, TensorRT finds no driver where it needs none.
+    errors = [text for text in messages.errors if "cudaError 35:" not in text] or messages.errors
+    text = " ".join(" ".join(errors).split()) or reason or "TensorRT gives no reason"
+    said = f"what TensorRT says: {text[:500]}"
+    if _NO_MEMORY.search(text):
+        return _no_memory(said)
     for name, node in net.layers.items() if net is not None else ():
         if node is not None and re.search(rf"\b{re.escape(name)}\b", text):
             return refused(node, text)
-    memory = re.search(r"out of memory|OutOfMemory|bad_alloc|Error Code 2\b", text)
-    return TripyException(
-        f"compile: {what}.",
-        got=f"what TensorRT says: {' '.join(text.split())[:500]}",
-        hint="a machine with more memory, or smaller bounds of the inputs' sizes"
-        if memory
-        else 'backend="torch", or another target',
-    )
+    return TripyException(f"compile: {what}.", got=said, hint='backend="torch", or another target')
 
 
 def _describe(layer: Any, net: Network) -> tuple[str, str, str]:

@@ -17,8 +17,8 @@ import torch
 from tripy.device import device
 from tripy.errors import TripyException
 
-INSTALL = "pip install 'tripy[tensorrt-rtx]' (RTX GPUs, and ahead of time for them) or " \
-    "pip install 'tripy[tensorrt]' (all GPUs that TensorRT supports)"  # fmt: skip
+INSTALL = "pip install tensorrt-rtx-cu13 (RTX GPUs, and ahead of time for them) or " \
+    "pip install tensorrt-cu13 (all GPUs that TensorRT supports)"  # fmt: skip
 
 
 class Distribution(NamedTuple):
@@ -85,8 +85,7 @@ def for_device(where: device) -> Union[Distribution, str]:
         supported = ", ".join(rtx.ahead_of_time)
         return (
             f"{rtx} does not support this GPU's compute capability {capability} (it supports "
-            f"{supported}); the full TensorRT does: pip install 'tripy[tensorrt]', which brings "
-            "tensorrt-cu13"
+            f"{supported}); the full TensorRT does: pip install tensorrt-cu13"
         )
     return rtx
 
@@ -114,7 +113,7 @@ def for_targets(target: Any) -> tuple[Distribution, tuple[str, ...]]:
             "compile: no TensorRT that builds ahead of time can be used.",
             got=f"tensorrt_rtx is {rtx}",
             expected="TensorRT-RTX, which builds engines for GPUs that are not there",
-            hint="pip install 'tripy[tensorrt-rtx]'",
+            hint="pip install tensorrt-rtx-cu13",
         )
     unknown = [t for t in targets if t not in rtx.ahead_of_time]
     if unknown:
@@ -122,7 +121,7 @@ def for_targets(target: Any) -> tuple[Distribution, tuple[str, ...]]:
             "compile: an engine cannot be built ahead of time for a target.",
             got=f"target={', '.join(map(repr, unknown))}",
             expected=f"one or several of {', '.join(rtx.ahead_of_time)} with {rtx}",
-            hint="on a machine with that GPU, the full TensorRT: pip install 'tripy[tensorrt]'"
+            hint="on a machine with that GPU, the full TensorRT: pip install tensorrt-cu13"
             if unknown[0].startswith("sm_")
             else None,
         )

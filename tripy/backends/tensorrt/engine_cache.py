@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Optional
 
 import safetensors
@@ -21,12 +23,20 @@ from tripy.graph.serialize import graph_to_json
 from tripy.logger import logger
 
 
+@functools.cache
+def _written_by() -> str:
+    """The backend's own code: when that is mended, engines of before are built again."""
+    files_of_it = sorted(Path(__file__).parent.rglob("*.py"))
+    return files.digest(b"".join(path.read_bytes() for path in files_of_it))
+
+
 class EngineCache:
     """Finds and keeps an engine by all that it depends on.
 
-    That is the graph with its constants, the targets, the optimization level, TensorRT's version
-    and the format of the files. Each engine is a file that appears at once, so several processes
-    may use one folder; two that build the same engine keep the later one's.
+    That is the graph with its constants, the targets, the optimization level, TensorRT's version,
+    the format of the files and how this package writes networks. Each engine is a file that appears
+    at once, so several processes may use one folder; two that build the same engine keep the later
+    one's.
     """
 
     FORMAT = 1
@@ -45,8 +55,9 @@ class EngineCache:
         described, constants = graph_to_json(graph)
         own = list(targets) or [str(present_capability(device("gpu")))]
         key = [
-            self.FORMAT, distribution.name, distribution.version, own, optimization_level,
-            described, [files.digest(storage.bytes_of(c.data.cpu()).numpy()) for c in constants],
+            self.FORMAT, _written_by(), distribution.name, distribution.version, own,
+            optimization_level, described,
+            [files.digest(storage.bytes_of(c.data.cpu()).numpy()) for c in constants],
         ]  # fmt: skip
         name = files.digest(json.dumps(key, sort_keys=True).encode())
         self._path = os.path.join(os.fspath(folder), f"{name}.engine")

@@ -53,6 +53,10 @@ class Network:
             dtypes.bool: trt.bool,
         }  # fmt: skip
 
+    def let_go(self) -> None:
+        """Free the copies of constants. The network cannot be built any more."""
+        self._kept.clear()
+
     def begin(self, node: Optional[Node]) -> None:
         """Layers from here on belong to a node."""
         self._node = node
@@ -131,7 +135,23 @@ class Network:
 
     def quantize(self, tensor: Any, source: dtypes.dtype, target: dtypes.dtype) -> Any:
         """Rounded to a quantized type, with a scale of 1."""
-        return self._by_one(self.raw.add_quantize, tensor, source, target)
+        shape = tuple(tensor.shape)
+        if target is not dtypes.int4 or len(shape) < 2:
+            return self._by_one(self.raw.add_quantize, tensor, source, target)
+        # TensorRT-RTX 1.7 pairs the elements of a row, and fails over many rows; not over one.
+        flat = self._by_one(self.raw.add_quantize, self._shuffled(tensor, (-1,)), source, target)
+        if -1 not in shape:
+            return self._shuffled(flat, shape)
+        layer = self.raw.add_shuffle(flat)
+        layer.zero_is_placeholder = False
+        layer.set_input(1, self.add(self.raw.add_shape(tensor)))
+        return self.add(layer)
+
+    def _shuffled(self, tensor: Any, shape: tuple[int, ...]) -> Any:
+        layer = self.raw.add_shuffle(tensor)
+        layer.zero_is_placeholder = False
+        layer.reshape_dims = shape
+        return self.add(layer)
 
     def dequantize(self, tensor: Any, target: dtypes.dtype) -> Any:
         """The values of a quantized tensor, with a scale of 1."""
@@ -247,11 +267,11 @@ class Network:
         own = [1] * extra + list(own)
         if tuple(own) == tuple(sizes):
             return tensor
-        steps: list[Dim] = [int(o == s or o != 1) for o, s in zip(own, sizes)]
+        steps: list[Dim] = [1] * len(own)
         for axis, (size, wanted) in enumerate(zip(own, sizes)):
             if not isinstance(size, int) and size != wanted:  # It may be 1, and is then repeated.
                 return self._expand_by_size(tensor, own, sizes)
-            steps[axis] = int(size == wanted and size != 1)
+            steps[axis] = int(size != 1)  # A known size is 1, or the one that is wanted.
         return self.slice(tensor, [0] * len(own), sizes, steps)
 
     def _expand_by_size(self, tensor: Any, own: Sequence[Dim], sizes: Sequence[Dim]) -> Any:

@@ -12,6 +12,7 @@ from tripy import dtypes
 from tripy.backends.base import LayerInfo, Program, ReportRow
 from tripy.backends.tensorrt.build import Engine
 from tripy.backends.tensorrt.distribution import installed, present_capability
+from tripy.backends.tensorrt.lowering.linear_algebra import small_types
 from tripy.backends.tensorrt.messages import library
 from tripy.backends.torch import storage
 from tripy.device import device
@@ -68,7 +69,9 @@ class TensorRTProgram(Program):
 
     def _started(self) -> _Running:
         if self._running is None:
-            self._running = _Running(self._engine, self._built_by[0], self._graph)
+            # A build would take what TensorRT says meanwhile for its own.
+            with library(self._built_by[0]).lock, torch.cuda.device(self._where.index):
+                self._running = _Running(self._engine, self._built_by[0], self._graph)
         return self._running
 
     def report(self) -> list[ReportRow]:
@@ -130,12 +133,25 @@ def misfit(built_by: tuple[str, str], targets: Sequence[str], where: device) -> 
 def _rows(graph: Graph) -> list[ReportRow]:
     """One row for each quantized weight, and for each tensor that is quantized at run time."""
     rows = []
+    mixed = {
+        other.node
+        for node in graph.nodes()
+        if node.op == "matmul" and small_types(node) == {dtypes.int4, dtypes.int8}
+        for other in node.inputs
+        if other is not None
+    }
     for node in graph.nodes():
         source = node.inputs[0] if node.inputs else None
         if node.op == "dequantize" and source is not None and source.data is not None:
             small = int(dims.product(source.shape) * source.dtype.itemsize)  # type: ignore[operator]
             name = (source.name or "weight").removesuffix(".weight")
-            rows.append(ReportRow(name, node.op, f"TensorRT DQ, {source.dtype} weight", "", small))
+            kernel, reason = f"TensorRT DQ, {source.dtype} weight", ""
+            if node in mixed:
+                reason = (
+                    "TensorRT has no layer that multiplies int8 by int4: the product is written in "
+                    "floating point, of dequantized values"
+                )
+            rows.append(ReportRow(name, node.op, kernel, reason, small))
         elif node.op in ("quantize", "dynamic_quantize", "kv_cache_update"):
             scale = node.inputs[1] if node.op == "quantize" else None
             given = node.output.name or (scale.name if scale is not None else None)

@@ -84,7 +84,7 @@ def in_place_updates(graph: Graph, nodes: list[Node]) -> set[Node]:
     uses = graph.uses()
     chosen: set[Node] = set()
     for node in nodes:
-        if node.op != "kv_cache_update":
+        if node.op not in ("kv_cache_update", "append_and_attend"):
             continue
         cache = node.inputs[0]
         assert cache is not None

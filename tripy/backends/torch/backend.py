@@ -12,13 +12,20 @@ from tripy.backends.base import AbstractBackend
 from tripy.backends.torch import storage
 from tripy.backends.torch.eager import run_node
 from tripy.backends.torch.kernels import KERNELS
+from tripy.backends.torch.kernels.cuda.available import missing
 from tripy.backends.torch.lowering.quantization import is_usable_scale
 from tripy.backends.torch.plugins import require
 from tripy.backends.torch.program import TorchProgram
 from tripy.device import device
 from tripy.graph import Graph, Node
 from tripy.logger import logger
-from tripy.passes import CONVOLUTION_RULES, LINEAR_RULES, QUANTIZATION_RULES
+from tripy.passes import (
+    CONVOLUTION_RULES,
+    GPU_RULES,
+    LINEAR_RULES,
+    QUANTIZATION_RULES,
+    fuse_decode_attention,
+)
 from tripy.passes.pipeline import Pass, check, fold, rules, run_passes
 
 
@@ -41,6 +48,11 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("linear fusion", rules(LINEAR_RULES)),
     ("constant folding, again", fold(evaluate)),
 )
+GPU_PASSES: tuple[tuple[str, Pass], ...] = (
+    *PASSES,
+    ("GPU fusion", rules(GPU_RULES)),
+    ("decode attention fusion", fuse_decode_attention),
+)
 
 
 @final
@@ -59,7 +71,8 @@ class TorchBackend(AbstractBackend):
     def compile(
         self, graph: Graph, where: device, optimization_level: int, target: Any = None
     ) -> TorchProgram:
-        run_passes(graph, PASSES if optimization_level > 0 else PASSES[:2])
+        passes = PASSES if missing(where) else GPU_PASSES
+        run_passes(graph, passes if optimization_level > 0 else PASSES[:2])
         return self._prepare(graph)
 
     def load(

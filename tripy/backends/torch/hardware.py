@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import platform
 import re
 from typing import Optional
@@ -9,6 +10,8 @@ from typing import Optional
 import torch
 
 from tripy.backends.torch.kernels.cpu_int8 import int8_products_are_exact
+from tripy.backends.torch.kernels.cuda import native
+from tripy.backends.torch.kernels.cuda.available import capability, missing
 from tripy.device import device
 
 # The instructions that matter, by the names that Linux has for them.
@@ -55,13 +58,33 @@ def gpus() -> list[str]:
     return rows
 
 
+def gpu_kernels() -> list[str]:
+    """Which makers of kernels for GPUs are installed, and what each GPU can use of them."""
+    try:
+        triton = f"version {importlib.metadata.version('triton')}"
+    except importlib.metadata.PackageNotFoundError:
+        triton = "no: Triton is not installed (pip install triton)"
+    lines = [
+        f"native library, for compute capability 9.0: {_or_reason('built', native.broken())}",
+        f"Triton, for compute capability 8.0 and later: {triton}",
+    ]
+    if not torch.cuda.is_available():
+        return [*lines, "on gpu: no: torch sees no CUDA device"]
+    for index in range(torch.cuda.device_count()):
+        where = device(f"gpu:{index}")
+        uses = (("native library", native.available(where)), ("Triton", missing(where)))
+        lines += [f"on {where}: {name}: {_or_reason('usable', reason)}" for name, reason in uses]
+    return lines
+
+
+def _or_reason(word: str, reason: Optional[str]) -> str:
+    return word if reason is None else f"no: {reason}"
+
+
 def data_types(where: device) -> dict[str, str]:
     """How each data type's matrix products run on a device: natively or emulated."""
     if where.kind == "gpu":
-        plain = "native"
-        quantized = "emulated: no quantized kernels for GPUs in this version"
-        return {"float32": plain, "float16": plain, "bfloat16": plain, "int8": quantized,
-                "int4": quantized, "float8": quantized}  # fmt: skip
+        return {**dict.fromkeys(("float32", "float16", "bfloat16"), "native"), **_quantized(where)}
     features = cpu_features() or {}
     bfloat16 = any(features.get(name) for name in ("AVX-512 bfloat16", "AMX bfloat16"))
     int8 = int8_products_are_exact()
@@ -74,4 +97,18 @@ def data_types(where: device) -> dict[str, str]:
         else "emulated in float32: this processor's int8 products saturate (no VNNI or AMX)",
         "int4": "storage: two to a byte, unpacked for each product",
         "float8": "emulated in float32: processors have no float8 instructions",
+    }
+
+
+def _quantized(gpu: device) -> dict[str, str]:
+    reason = missing(gpu)
+    if reason is not None:
+        return dict.fromkeys(("int8", "int4", "float8"), f"emulated: {reason}")
+    float8 = capability(gpu) >= (8, 9)
+    return {
+        "int8": "native: tensor cores, sums in int32",
+        "int4": "storage: two to a byte, unpacked inside the product",
+        "float8": "native: tensor cores, sums in float32"
+        if float8
+        else "emulated: needs compute capability 8.9",
     }

@@ -12,6 +12,7 @@ from typing import Any, Optional, final
 
 import torch
 
+from tripy import config
 from tripy.backends.base import LayerInfo, Program, ReportRow
 from tripy.backends.torch.aliasing import (
     in_place_updates,
@@ -20,10 +21,15 @@ from tripy.backends.torch.aliasing import (
     span,
     unshared,
 )
+from tripy.backends.torch.cuda_graphs import GraphRecorder
 from tripy.backends.torch.kernels import KERNELS, Kernel, PackedWeight
+from tripy.backends.torch.kernels.cuda import decode_plan, prepare_attention, prepare_quantize
+from tripy.backends.torch.kernels.cuda.available import missing
+from tripy.backends.torch.kernels.cuda.native_decode import available as native_decode_missing
 from tripy.backends.torch.lowering import LOWERINGS
 from tripy.backends.torch.lowering.linear_algebra import write_cache
 from tripy.backends.torch.lowering.table import FAILURES, failure
+from tripy.backends.torch.storage import torch_device
 from tripy.graph import Graph, Node, Value, dims
 
 # Sets of dynamic sizes whose attributes are kept worked out.
@@ -33,10 +39,21 @@ _CACHED_SIZES = 1024
 class _Step:
     """One node, ready to run."""
 
-    __slots__ = ("attrs", "frees", "function", "inputs", "node", "outputs")
+    __slots__ = (
+        "attrs", "frees", "function", "inputs", "node", "outputs", "reads", "writes",
+    )  # fmt: skip
 
-    def __init__(self, node: Node, function: Callable, attrs: Optional[dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        function: Callable,
+        attrs: Optional[dict[str, Any]],
+        reads: Optional[Sequence[Optional[Value]]] = None,
+        writes: Optional[Sequence[Value]] = None,
+    ) -> None:
         self.node, self.function, self.attrs = node, function, attrs
+        self.reads = node.inputs if reads is None else reads
+        self.writes = node.outputs if writes is None else writes
         self.inputs: list[int] = []
         self.outputs: list[int] = []
         self.frees: tuple[int, ...] = ()
@@ -52,7 +69,7 @@ class TorchProgram(Program):
         self._kernels: dict[Node, Kernel] = {}
         nodes = graph.nodes()
         self._in_place = in_place_updates(graph, nodes)
-        self._steps = [self._step(node, node in self._in_place) for node in nodes]
+        self._steps = self._with_runs([self._step(n, n in self._in_place) for n in nodes])
         self._dynamic = [
             i
             for i, step in enumerate(self._steps)
@@ -60,13 +77,47 @@ class TorchProgram(Program):
         ]
         self._resolved: dict[tuple, dict[int, dict[str, Any]]] = {}
         self._plan()
+        self._recorder = self._recorder_for_gpus(nodes)
+
+    def _recorder_for_gpus(self, nodes: Sequence[Node]) -> Optional[GraphRecorder]:
+        """What records the program where it runs on a GPU; a user's function is not recorded."""
+        values = [*self._graph.inputs, *self._graph.outputs]
+        gpu = bool(values) and all(value.device.kind == "gpu" for value in values)
+        if not gpu or not config.cuda_graphs or any(n.op in ("plugin", "copy") for n in nodes):
+            return None
+        return GraphRecorder(self._execute, self._written)
+
+    def _with_runs(self, steps: list[_Step]) -> list[_Step]:
+        """The steps, with those of a decode step that one kernel can run as one step."""
+        where = self._graph.outputs[0].device if self._graph.outputs else None
+        if where is None or missing(where) or native_decode_missing(where):
+            return steps
+        by_node = {step.node: step for step in steps}
+        on = torch_device(where)
+        planned = decode_plan.plan(
+            list(by_node), self._kernels, self._in_place, self._graph.outputs, on
+        )
+        result = []
+        for item in planned:
+            if isinstance(item, Node):
+                result.append(by_node[item])
+                continue
+            self._rows.append(item.row())
+            result.append(_Step(item.nodes[0], item, None, item.reads, item.writes))
+        return result
 
     def _step(self, node: Node, in_place: bool) -> _Step:
-        if node.op in KERNELS:
-            kernel = KERNELS[node.op](node)
+        if node.op in KERNELS or node.op == "append_and_attend":
+            prepare = KERNELS.get(node.op)
+            kernel = prepare(node) if prepare else prepare_attention(node, in_place)
             self._kernels[node] = kernel
             self._rows.append(kernel.row)
-            return _Step(node, kernel.function, None)
+            return _Step(node, kernel.function, None, kernel.inputs)
+        fused = prepare_quantize(node) if node.op == "quantize" else None
+        if fused is not None:
+            self._kernels[node] = fused
+            self._rows.append(fused.row)
+            return _Step(node, fused.function, None, fused.inputs)
         if node.op == "kv_cache_update":
             kind = "written in place" if in_place else "copied"
             reason = "" if in_place else "the cache is no argument, or is read afterwards"
@@ -93,10 +144,8 @@ class TorchProgram(Program):
         self._input_slots = [slot(value) for value in self._graph.inputs]
         last: dict[int, _Step] = {}
         for step in self._steps:
-            kernel = self._kernels.get(step.node)
-            inputs = step.node.inputs if kernel is None else kernel.inputs
-            step.inputs = [slot(value) for value in inputs]
-            step.outputs = [slot(value) for value in step.node.outputs]
+            step.inputs = [slot(value) for value in step.reads]
+            step.outputs = [slot(value) for value in step.writes]
             for number in step.inputs + step.outputs:
                 last[number] = step
         self._output_slots = [slot(value) for value in self._graph.outputs]
@@ -119,10 +168,15 @@ class TorchProgram(Program):
             step.frees = tuple(frees.get(id(step), ()))
 
     def run(self, arguments: Sequence[Any], sizes: Mapping[str, int]) -> list[Any]:
-        attributes = self._attributes(sizes) if self._dynamic else None
-        slots = self._template.copy()
         if self._written:
             arguments = unshared(arguments, self._written, self._fixed)
+        if self._recorder is not None:
+            return self._recorder.run(arguments, sizes)
+        return self._execute(arguments, sizes)
+
+    def _execute(self, arguments: Sequence[Any], sizes: Mapping[str, int]) -> list[Any]:
+        attributes = self._attributes(sizes) if self._dynamic else None
+        slots = self._template.copy()
         for number, argument in zip(self._input_slots, arguments):
             slots[number] = argument
         for position, step in enumerate(self._steps):
@@ -174,13 +228,16 @@ class TorchProgram(Program):
         return found
 
     def report(self) -> list[ReportRow]:
-        return self._rows
+        if self._recorder is None:
+            return self._rows
+        how, reason = self._recorder.describe()
+        return [*self._rows, ReportRow("the whole program", "launch", how, reason, 0)]
 
     def layers(self) -> list[LayerInfo]:
         kernels = {node: kernel.row.kernel for node, kernel in self._kernels.items()}
         return [
             LayerInfo(_name(node), node.op, kernels.get(node, "torch"))
-            for node in (step.node for step in self._steps)
+            for node in self._graph.nodes()
         ]
 
     def portable_graph(self) -> Graph:

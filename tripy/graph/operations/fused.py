@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tripy.dtypes import ALL, FLOATS, QUANTIZED, int8
+from tripy.dtypes import ALL, FLOATS, QUANTIZED, float8, int8, int32
 from tripy.graph.operations.convolution import conv_transpose_shape, convolution_shape
 from tripy.graph.schema import Inference, Shape, operation
 
@@ -18,15 +18,60 @@ operation("linear", "input: T, weight: T, bias: T? -> T", internal=True, T=FLOAT
 # activation((input * input_scale) @ (weight * weight_scale).T + bias), divided by output_scale and
 # rounded where there is one. Without input_scale the input is floating point and only the weight
 # is quantized. Attributes: activation (None, relu, silu, gelu or gelu_tanh); dtype of the result;
-# dim, the weight scale's dimension as in dequantize.
+# dim, the weight scale's dimension as in dequantize. residual, shaped as the result, comes last.
 operation(
     "quantized_linear",
-    "input: X, weight: W, weight_scale: T, input_scale: T?, bias: T?, output_scale: T? -> @dtype",
+    "input: X, weight: W, weight_scale: T, input_scale: T?, bias: T?, output_scale: T?, "
+    "residual: T? -> @dtype",
     internal=True,
     X=ALL,
     W=QUANTIZED,
     T=FLOATS,
 )(_linear_shape)
+
+
+# layer_norm or rms_norm over the last dimension, divided by scale and rounded. Attributes: kind
+# ("layer" or "rms"), eps, dtype.
+@operation(
+    "normalize_quantize",
+    "input: T, weight: T, bias: T?, scale: T -> @dtype",
+    internal=True,
+    T=FLOATS,
+    dtype=(int8, float8),
+)
+def _normalize_quantize(ctx: Inference) -> Shape:
+    return ctx.shape()
+
+
+# quantized_linear of a normalized input: of normalize_quantize where there is an input_scale, else
+# of the floating-point norm. Attributes of both: kind, eps; activation, dim, dtype.
+@operation(
+    "normalized_linear",
+    "input: T, norm_weight: T, norm_bias: T?, input_scale: T?, weight: W, weight_scale: T, "
+    "bias: T?, output_scale: T?, residual: T? -> @dtype",
+    internal=True,
+    W=QUANTIZED,
+    T=FLOATS,
+    dtype=ALL,
+)
+def _normalized_linear(ctx: Inference) -> Shape:
+    ctx.equal(ctx.shape()[-1], ctx.shape(4)[1], "the summed dimensions differ.")
+    return (*ctx.shape()[:-1], ctx.shape(4)[0])
+
+
+# One token's heads [batch, heads + 2 * groups, 1, dim] of query, key and value: key and value are
+# written into the cache [batch, 2 * groups, capacity, dim] at write_indices, and the query attends
+# to the first lengths. Attribute: scale.
+@operation(
+    "append_and_attend",
+    "cache: T, heads: T, write_indices: I, lengths: I -> T, T",
+    internal=True,
+    T=FLOATS,
+    I=(int32,),
+)
+def _append_and_attend(ctx: Inference) -> list[Shape]:
+    cache, heads = ctx.shape(), ctx.shape(1)
+    return [cache, (heads[0], heads[1] - cache[1], 1, heads[3])]
 
 
 # The same for a convolution; with the attributes of convolution too, and transposed: whether it is

@@ -42,9 +42,10 @@ operation("rms_norm", "input: T, weight: T -> T", T=FLOATS)(_normalized)
 
 @operation(
     "scaled_dot_product_attention",
-    "query: T, key: T, value: T, mask: M? -> T",
+    "query: T, key: T, value: T, mask: M?, key_value_lengths: L? -> T",
     T=FLOATS,
     M=(*FLOATS, bool),
+    L=(int32,),
 )
 def _attention(ctx: Inference) -> Shape:
     """Attributes is_causal and scale. The mask is bool, or of the query's type and added."""
@@ -74,6 +75,12 @@ def _attention(ctx: Inference) -> Shape:
             "the mask cannot be broadcast to the scores.",
             expected=f"broadcastable to {scores}",
         )
+    if ctx.has(4):
+        if ctx.has(3):
+            raise ctx.fail("mask and key_value_lengths are both given.", expected="one of them")
+        if len(ctx.shape(4)) != 1:
+            raise ctx.fail("key_value_lengths is not a vector.", expected=f"shape ({query[0]},)")
+        ctx.equal(ctx.shape(4)[0], query[0], "there is not one key/value length a batch row.")
     return (*query[:3], value[3])
 
 

@@ -8,6 +8,8 @@ the inverse of H. Scales are fixed before, from the weight as it was.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from tripy.errors import TripyException
@@ -27,7 +29,8 @@ def gptq(problem: Problem) -> Solution:
             got="statistics without them",
             expected="statistics collected for this algorithm",
         )
-    solution = calibrated.solve(problem)
+    # Later columns make up for errors: no threshold may count on how errors cancel before that.
+    solution = calibrated.solve(replace(problem, jointly=False))
     if not solution.weight_quantizers:
         return solution
     quantizer = solution.weight_quantizers[0]
@@ -35,8 +38,8 @@ def gptq(problem: Problem) -> Solution:
     plain = quantizer(problem.weight.float())
     solution.weight = rounded
     solution.search = {"method": "gptq"}
-    sample = None if problem.seen is None else problem.seen.sample
-    if sample is not None:
+    if problem.seen is not None and problem.seen.sample is not None:
+        sample = problem.sample()
         wanted = sample @ problem.weight.float().t()
         solution.search["rounded_to_nearest"] = sqnr(wanted, sample @ plain.t())
         solution.search["gptq"] = sqnr(wanted, sample @ rounded.t())
@@ -50,8 +53,17 @@ def _rounded(problem: Problem, moments: torch.Tensor, quantizer: QuantizerState)
     dead = hessian.diagonal() == 0
     hessian.diagonal()[dead] = 1.0
     hessian.diagonal().add_(problem.algorithm.damping * hessian.diagonal().mean())
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    upper = torch.linalg.cholesky(inverse, upper=True).float()
+    try:
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
+        upper = torch.linalg.cholesky(inverse, upper=True).float()
+    except torch.linalg.LinAlgError:
+        raise TripyException(
+            f"{problem.name}: the second moments of the layer's input have no inverse.",
+            got=f"{problem.data().tokens} tokens of {size} inputs, damping"
+            f" {problem.algorithm.damping}",
+            expected="moments that are positive definite with the damping",
+            hint="more data, or a larger damping",
+        ) from None
     scale = _columns(quantizer, weight.shape)
     number = quantizer.config.format
     for start in range(0, size, BLOCK):

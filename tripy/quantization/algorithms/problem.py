@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 import torch
 
 from tripy.errors import TripyException
+from tripy.quantization.algorithms.clipping import RATIOS, clipped_amax, jointly_clipped
 from tripy.quantization.calibrators import amax_from
 from tripy.quantization.config import Algorithm
-from tripy.quantization.formats import QuantizerConfig, amax_of, groups
+from tripy.quantization.formats import QuantizerConfig, amax_of
 from tripy.quantization.histogram import Histogram
 from tripy.quantization.state import QuantizerState
 from tripy.quantization.statistics import LayerStatistics
 
+PART = 64  # Rows whose errors are summed at a time.
 TINY = 1e-30  # The amax of a channel or block of zeros among others: its values stay zeros.
 
 
@@ -31,6 +32,10 @@ class Problem:
         algorithm: How.
         seen: What the layer saw; None where nothing had to be seen.
         ratios: Of the largest magnitude, which the calibrator "mse" of weights tries.
+        beside: The weights of all layers that have this one's input, this one among them, in the
+            model's order: they get one ``pre_quant_scale``, so that they can be run as one layer.
+            () where there is no other.
+        jointly: Whether that calibrator chooses the thresholds of an output's blocks together.
     """
 
     name: str
@@ -39,7 +44,14 @@ class Problem:
     input_config: Optional[QuantizerConfig]
     algorithm: Algorithm
     seen: Optional[LayerStatistics] = None
-    ratios: tuple[float, ...] = tuple(step / 20 for step in range(20, 9, -1))
+    ratios: tuple[float, ...] = RATIOS
+    beside: tuple[torch.Tensor, ...] = ()
+    jointly: bool = True
+
+    @property
+    def scaled_weights(self) -> tuple[torch.Tensor, ...]:
+        """The weights that one ``pre_quant_scale`` is chosen for."""
+        return self.beside or (self.weight,)
 
     def data(self) -> LayerStatistics:
         """What the layer saw."""
@@ -52,7 +64,7 @@ class Problem:
         return self.seen
 
     def sample(self) -> torch.Tensor:
-        """The tokens that were kept, [tokens, in]."""
+        """The tokens that were kept, [tokens, in], float32, beside the weight."""
         sample = self.data().sample
         if sample is None:
             raise TripyException(
@@ -60,7 +72,7 @@ class Problem:
                 got="statistics without them",
                 expected="statistics collected for this algorithm, sample_tokens above 0",
             )
-        return sample
+        return sample.to(self.weight.device, torch.float32)
 
 
 @dataclass
@@ -121,7 +133,7 @@ def weight_quantizers(
     Args:
         problem: The layer.
         weight: Its weight, after scaling.
-        inputs: [tokens, in], after scaling, for clipping by the output's error; or None.
+        inputs: [tokens, in], float32, after scaling, for clipping by the output's error; or None.
     """
     from_error, found = problem.algorithm.weight_calibrator == "mse", []
     weight = weight.float()
@@ -137,73 +149,15 @@ def weight_quantizers(
         amax = amax_of(weight, config)
         amax = check_amax(f"{problem.name}.weight_quantizer", amax, config)
         if from_error and index == 0:
-            amax = clipped_amax(weight, amax, config, inputs, problem.ratios)
+            if problem.jointly and inputs is not None and size is not None:
+                amax = jointly_clipped(weight, amax, config, inputs)
+            else:
+                amax = clipped_amax(weight, amax, config, inputs, problem.ratios)
         state = QuantizerState(config, amax)
         found.append(state)
         if index + 1 < len(problem.weight_configs):
             weight = state(weight)
     return tuple(found)
-
-
-def clipped_amax(
-    weight: torch.Tensor,
-    amax: torch.Tensor,
-    config: QuantizerConfig,
-    inputs: Optional[torch.Tensor],
-    ratios: tuple[float, ...],
-) -> torch.Tensor:
-    """The amax of each group, of the ratios to the largest, with the smallest squared error.
-
-    That is the error of what the group adds to the layer's output, where inputs are known, and the
-    error of the group's values where they are not.
-
-    Args:
-        weight: [out, in], float32.
-        amax: The largest magnitude of each group.
-        config: What the weight is rounded to.
-        inputs: [tokens, in], or None.
-        ratios: Between 0 and 1, in the order in which they win at equal errors.
-    """
-    measure = _output_error(config, inputs) if inputs is not None else _value_error(config)
-    best, least = amax.clone(), torch.full_like(amax, torch.inf)
-    for ratio in ratios:
-        tried = amax * ratio
-        total = measure(QuantizerState(config, tried)(weight) - weight)
-        better = total < least
-        best, least = torch.where(better, tried, best), torch.where(better, total, least)
-    return best
-
-
-def _value_error(config: QuantizerConfig) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The squares of a weight's errors, summed over each group."""
-
-    def measure(error: torch.Tensor) -> torch.Tensor:
-        squares = groups(error, config).square()
-        return squares.sum() if squares.dim() == 2 and config.axis is None else squares.sum(-1)
-
-    return measure
-
-
-def _output_error(
-    config: QuantizerConfig, inputs: torch.Tensor
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The squares of the output's errors that each group's errors make, summed over tokens."""
-    if config.block_size is None:
-
-        def measure(error: torch.Tensor) -> torch.Tensor:
-            squares = (error @ inputs.t()).square()
-            return squares.sum() if config.axis is None else squares.sum(-1)
-
-        return measure
-    # The second moments of each block: [blocks, size, size].
-    cut = inputs.unflatten(-1, (-1, config.block_size)).transpose(0, 1)
-    moments = cut.transpose(1, 2) @ cut
-
-    def measure_blocks(error: torch.Tensor) -> torch.Tensor:
-        blocks = groups(error, config).transpose(0, 1)  # [blocks, out, size]
-        return ((blocks @ moments) * blocks).sum(-1).t()
-
-    return measure_blocks
 
 
 def input_quantizer(problem: Problem, pre: Optional[torch.Tensor]) -> Optional[QuantizerState]:
@@ -226,8 +180,11 @@ def input_quantizer(problem: Problem, pre: Optional[torch.Tensor]) -> Optional[Q
 
 def sqnr(wanted: torch.Tensor, got: torch.Tensor) -> float:
     """Signal to quantization noise, in dB: ``10 log10(sum(wanted^2) / sum((wanted - got)^2))``."""
-    wanted, got = wanted.double(), got.double()
-    signal, noise = float(wanted.square().sum()), float((wanted - got).square().sum())
+    signal = noise = 0.0
+    for want, have in zip(wanted.split(PART), got.split(PART)):  # float64 of all would be large.
+        exact = want.double()
+        signal += float(exact.square().sum())
+        noise += float(exact.sub_(have).square_().sum())
     if noise == 0:
         return float("inf")
     return 10 * torch.tensor(signal / noise).log10().item() if signal else float("-inf")

@@ -9,45 +9,55 @@ nothing before rounding. With a the magnitude of a channel's input and w that of
   normalised: columns that meet large inputs are made larger, and so rounded more finely.
 
 alpha is the one whose output is nearest on the tokens that were kept; no scaling at all is tried
-too, and taken where it is best. Where weights are clipped too, each alpha is tried with a few
-thresholds, and the best of them with all.
+too, and taken where it is best. It is chosen by a part of the outputs, and, where weights are
+clipped too, with a few thresholds each; the layer is then solved with all of both.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Optional
 
 import torch
 
 from tripy.quantization.algorithms import calibrated
+from tripy.quantization.algorithms.clipping import RATIOS
 from tripy.quantization.algorithms.problem import Problem, Solution, sqnr
-from tripy.quantization.formats import groups
+from tripy.quantization.formats import QuantizerConfig, groups
 
 LOW, HIGH = 1e-4, 1e4
+TRIAL_OUTPUTS = 512
 
 
 def smoothquant(problem: Problem) -> Solution:
     """The best ``pre_quant_scale`` for weights and inputs that are both rounded."""
     channels = problem.data().channels
     inputs = problem.sample().abs().amax(0) if channels is None else channels
-    weight = problem.weight.float().abs().amax(0)
+    largest = [weight.float().abs().amax(0) for weight in problem.scaled_weights]
+    weight = torch.stack(largest).amax(0)
     return _search(problem, inputs.to(weight.device), weight, normalise=False)
 
 
 def awq(problem: Problem) -> Solution:
     """The best ``pre_quant_scale`` for weights of few bits."""
-    inputs, weight = problem.sample().abs().mean(0), problem.weight.float().abs()
-    config = problem.weight_configs[0]
+    inputs, config = problem.sample().abs().mean(0), problem.weight_configs[0]
+    if config.block_size is not None and problem.weight.shape[1] % config.block_size:
+        return calibrated.solve(problem)  # Which says what is wrong.
+    sums = [_relative(weight, config) for weight in problem.scaled_weights]
+    relative = torch.stack(sums).sum(0) / sum(len(weight) for weight in problem.scaled_weights)
+    return _search(problem, inputs.to(relative.device), relative, normalise=True)
+
+
+def _relative(weight: torch.Tensor, config: QuantizerConfig) -> torch.Tensor:
+    """Magnitudes relative to the largest that they share a scale with, summed over outputs."""
+    weight = weight.float().abs()
     if config.block_size is None:
         largest = weight.amax(1, keepdim=True)
     else:
-        if weight.shape[1] % config.block_size:
-            return calibrated.solve(problem)  # Which says what is wrong.
         blocks = groups(weight, config)
         largest = blocks.amax(-1, keepdim=True).expand_as(blocks).reshape(weight.shape)
-    relative = (weight / largest.clamp(min=1e-30)).mean(0)
-    return _search(problem, inputs.to(weight.device), relative, normalise=True)
+    return (weight / largest.clamp(min=1e-30)).sum(0)
 
 
 def _search(
@@ -58,26 +68,38 @@ def _search(
         solution = calibrated.solve(problem, _scale(inputs, weight, algorithm.alpha, normalise))
         solution.search = {"method": algorithm.method, "alpha": algorithm.alpha}
         return solution
-    sample = problem.sample()
-    wanted = sample @ problem.weight.float().t()
-    quick = replace(problem, ratios=problem.ratios[::3])
-    best, chosen, curve = -math.inf, Solution(problem.weight), []
+    sample, trial = problem.sample(), _fewer_outputs(problem)
+    wanted = sample @ trial.weight.float().t()
+    best, chosen, curve = -math.inf, None, []
     count = round(1 / algorithm.alpha_step)
+    alpha: Optional[float]
     for alpha in (None, *(min(1.0, step * algorithm.alpha_step) for step in range(count + 1))):
         pre = None if alpha is None else _scale(inputs, weight, alpha, normalise)
-        solution = calibrated.solve(quick, pre)
-        quality = sqnr(wanted, solution.output(sample))
+        quality = sqnr(wanted, calibrated.solve(trial, pre).output(sample))
         curve.append({"alpha": alpha, "sqnr": quality})
-        if quality > best or not chosen.search:
-            best, chosen = quality, solution
-            chosen.search = {"method": algorithm.method, "alpha": alpha, "curve": curve}
-    if algorithm.weight_calibrator != "max":
-        clipped = calibrated.solve(problem, chosen.pre_quant_scale)
-        quality = sqnr(wanted, clipped.output(sample))
         if quality > best:
-            clipped.search = {**chosen.search, "clipped": quality}
-            return clipped
-    return chosen
+            best, chosen = quality, alpha
+    pre = None if chosen is None else _scale(inputs, weight, chosen, normalise)
+    solution = calibrated.solve(problem, pre)
+    solution.search = {"method": algorithm.method, "alpha": chosen, "curve": curve}
+    return solution
+
+
+def _fewer_outputs(problem: Problem) -> Problem:
+    """The problem with evenly spread outputs only, and few thresholds: what alpha is chosen by.
+
+    Outputs have scales of their own, and ``pre_quant_scale`` is one for all of them.
+    """
+    one = any(q.axis is None and q.block_size is None for q in problem.weight_configs[:1])
+    parts = []
+    for weight in problem.scaled_weights:
+        rows, wanted = len(weight), TRIAL_OUTPUTS // len(problem.scaled_weights)
+        if rows > wanted and not one:
+            chosen = torch.linspace(0, rows - 1, wanted, dtype=torch.float64).long()
+            weight = weight[chosen.to(weight.device)]
+        parts.append(weight)
+    weight = torch.cat(parts) if len(parts) > 1 else parts[0]
+    return replace(problem, weight=weight, ratios=RATIOS[::3], jointly=False)
 
 
 def _scale(

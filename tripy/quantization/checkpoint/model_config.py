@@ -2,31 +2,35 @@
 
 The JSON is the nested config, in which every tensor is the name of its array. Weights are in
 floating point: whoever reads them rounds them with the scales beside them.
+
+One whole config is built, with a :class:`Cut` for each tensor; ranks' configs are parts of it, and
+what was written is read back and joined again before it is kept.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import zipfile
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 import torch
 
 from tripy.errors import TripyException
 from tripy.quantization.checkpoint import schemes
-from tripy.quantization.checkpoint.families import FAMILIES, Family, Sizes, qkv
+from tripy.quantization.checkpoint.families import Family, family_of, qkv, sizes_of
 from tripy.quantization.checkpoint.folder import write_folder
-from tripy.quantization.checkpoint.splitting import Linear, merged, padded, split
+from tripy.quantization.checkpoint.reading import read
+from tripy.quantization.checkpoint.sizes import Sizes
+from tripy.quantization.checkpoint.splitting import Cut, Linear, cut_linear
 from tripy.quantization.state import LinearState
 
 VERSION = 0.3
 ARRAYS = {"ln_f": "final_layernorm"}  # What arrays are called where the JSON has other names.
 DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32"}
+NORMS = ("input_layernorm", "post_layernorm", "mlp_layernorm")
 
 
 def write(
@@ -38,166 +42,172 @@ def write(
     ranks: int,
 ) -> None:
     """Writes a model; see :func:`tripy.quantization.export_model_config`."""
-    family = _family(decoder_type)
+    family = family_of(decoder_type)
     if dtype not in DTYPES:
         names = ", ".join(map(str, DTYPES))
         raise TripyException("export_model_config: dtype.", got=str(dtype), expected=names)
     if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
         raise TripyException("export_model_config: ranks.", got=ranks, expected="1 or more")
-    quantization, _ = schemes.common(layers, 1)
-    configs: list[dict[str, Any]] = [{} for _ in range(ranks)]
-    shape = _sizes(model, family, decoder_type)
-    tensors, used = model.state_dict(), set()
-    for rank, config in enumerate(configs):
-        config.update(
-            version=VERSION, quantization=quantization, dtype=DTYPES[dtype],
-            vocab_size=shape.vocabulary, rank=rank, tensor_parallel=ranks, pipeline_parallel=1,
-            ln_embed=None, share_embedding_table=False, layers=[],
-        )  # fmt: skip
-
-    def take(name: str) -> torch.Tensor:
-        if name not in tensors:
-            raise TripyException(
-                f"export_model_config: the model is no {decoder_type}.",
-                got=f"no {name}",
-                expected="the names of transformers' model",
-            )
-        used.add(name)
-        return _cast(tensors[name].detach().cpu(), dtype, name)
-
-    def norm(name: str) -> dict[str, Any]:
-        bias = take(f"{name}.bias") if f"{name}.bias" in tensors else None
-        return {
-            "weight": take(f"{name}.weight"), "bias": bias, "eps": shape.eps,
-            "layernorm_type": family.norm,
-        }  # fmt: skip
-
-    def linears(state: LinearState, kind: str, heads: int = 0) -> list[Linear]:
-        used.update(name for name in tensors if name.startswith(f"{state.name}."))
-        return split(_linear(state, kind, dtype), ranks, state.name, heads)
-
-    for key, name in (
-        ("vocab_embedding", family.embedding),
-        ("position_embedding", family.positions),
-    ):
-        rows = None if name is None else padded(take(f"{name}.weight"), ranks).chunk(ranks)
-        for rank, config in enumerate(configs):
-            config[key] = None if rows is None else {"weight": rows[rank]}
-    for index in range(shape.layers):
-        prefix = family.layer.format(index)
-        parts = {
-            which: linears(state, "column", shape.heads if which == "q" else shape.kv_heads)
-            for which, state in zip("qkv", qkv(family, layers, prefix, shape))
-        }
-        for key, kind in (("dense", "row"), ("fc", "column"), ("gate", "column"), ("proj", "row")):
-            name = family.linear[key]
-            state = None if name is None else layers.get(prefix + name)
-            if name is not None and state is None:
-                take(f"{prefix}{name}.weight")  # Says that it is not there.
-            parts[key] = [None] * ranks if state is None else linears(state, kind)  # type: ignore[list-item]
-        cache = _cache_scale(layers, prefix)
-        for rank, config in enumerate(configs):
-            mine = {key: each[rank] for key, each in parts.items()}
-            config["layers"].append(
-                {
-                    "decoder_type": decoder_type,
-                    "input_layernorm": norm(prefix + family.norms[0]),
-                    "attention": {
-                        "qkv": {which: mine[which] for which in "qkv"}, "dense": mine["dense"],
-                        "kv_cache_scaling_factor": cache, "rotary_dim": None,
-                    },
-                    "post_layernorm": norm(prefix + family.norms[1]), "mlp_layernorm": None,
-                    "mlp": {key: mine[key] for key in ("fc", "gate", "proj")}
-                    | {"hidden_act": shape.activation},
-                    "num_attention_heads": shape.heads, "attention_head_size": shape.head_size,
-                    "num_kv_heads": 0 if shape.kv_heads == shape.heads else shape.kv_heads,
-                    "max_position_embeddings": shape.positions, "rotary_pct": 1.0,
-                    "use_alibi": False, "parallel_attention": False,
-                    "rotary_base": shape.rotary_base, "seq_length": shape.positions,
-                }
-            )  # fmt: skip
-    head = linears(layers[family.head], "column") if family.head in layers else [None] * ranks
-    for rank, config in enumerate(configs):
-        config["ln_f"] = norm(family.final_norm)
-        config["lm_head"] = head[rank]
-    _check_complete(layers, family, set(tensors) - used, decoder_type)
+    whole = _Writer(model, layers, family, decoder_type, dtype, ranks).config()
 
     def put(path: Path) -> None:
-        described: Any = None
-        for rank, config in enumerate(configs):
+        for rank in range(ranks):
             arrays: dict[str, np.ndarray] = {}
-            described = _named(config, "_np", arrays)
+            described = _named(whole, "_np", arrays, rank, ranks)
             np.savez(path / f"{decoder_type}_tp{ranks}_rank{rank}.npz", **arrays)  # type: ignore[arg-type]
             if rank == 0:
                 text = json.dumps(described, indent=1)
         (path / f"{decoder_type}_tp{ranks}.json").write_text(text)
 
     def verify(path: Path) -> None:
-        for rank, config in enumerate(configs):
-            _compare(config, read(path, decoder_type, rank=rank, ranks=ranks), f"rank {rank}")
+        read_back = [read(path, decoder_type, rank=rank, ranks=ranks) for rank in range(ranks)]
+        for rank, config in enumerate(read_back):
+            _check(config.pop("rank") == rank, "rank", rank)
+        _compare({k: v for k, v in whole.items() if k != "rank"}, read_back, decoder_type)
 
     write_folder(folder, put, verify)
 
 
-def read(
-    folder: Union[str, os.PathLike], decoder_type: str, rank: int = 0, ranks: int = 1
-) -> dict[str, Any]:
-    """Reads one rank's config; see :func:`tripy.quantization.load_model_config`."""
-    path, name = Path(folder), f"{decoder_type}_tp{ranks}"
-    try:
-        described = json.loads((path / f"{name}.json").read_text())
-        # Opened here: of a damaged file, np.load would leave it open.
-        with (
-            open(path / f"{name}_rank{rank}.npz", "rb") as opened,
-            np.load(opened, allow_pickle=False) as file,
-        ):
-            arrays = {key: _tensor(file[key]) for key in file.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        found = sorted(p.name for p in path.glob("*_tp*.json")) if path.is_dir() else []
-        raise TripyException(
-            f"load_model_config: {path} cannot be read.",
-            got=f"{type(error).__name__}: {error}".splitlines()[0],
-            expected=f"{name}.json and {name}_rank{rank}.npz",
-            hint=f"there is {', '.join(found)}" if found else None,
-        ) from None
-    try:
-        config = _resolved(described, arrays, path)
-        config["rank"] = rank
-        _check_declared(config, path)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise TripyException(
-            f"load_model_config: {path} holds another kind of JSON.",
-            got=f"{type(error).__name__}: {error}",
-            expected="a model config, nested as export_model_config writes it",
-        ) from None
-    return config
+class _Writer:
+    """Builds the whole config of a model."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        layers: dict[str, LinearState],
+        family: Family,
+        decoder_type: str,
+        dtype: torch.dtype,
+        ranks: int,
+    ) -> None:
+        self.quantization, _ = schemes.common(layers, 1)
+        self.layers, self.family, self.decoder_type = layers, family, decoder_type
+        self.dtype, self.ranks = dtype, ranks
+        self.shape = sizes_of(model, family, decoder_type)
+        self.tensors, self.used = model.state_dict(), set[str]()
+
+    def config(self) -> dict[str, Any]:
+        """The whole."""
+        family, shape = self.family, self.shape
+        made = {
+            "version": VERSION, "quantization": self.quantization, "dtype": DTYPES[self.dtype],
+            "vocab_size": shape.vocabulary, "rank": 0, "tensor_parallel": self.ranks,
+            "pipeline_parallel": 1,
+            "ln_embed": self.norm([family.embedding_norm] if family.embedding_norm else []),
+            "share_embedding_table": False,
+            "layers": [self.layer(index) for index in range(shape.layers)],
+            "vocab_embedding": self.embedding(family.embedding),
+            "position_embedding": self.embedding(family.positions),
+            "ln_f": self.norm([family.final_norm]),
+            "lm_head": self.linear(family.head, "column") if family.head in self.layers else None,
+        }  # fmt: skip
+        self.check_complete()
+        return made
+
+    def take(self, name: str) -> torch.Tensor:
+        """A parameter that is no linear layer's."""
+        if name not in self.tensors:
+            raise TripyException(
+                f"export_model_config: the model is no {self.decoder_type}.",
+                got=f"no {name}",
+                expected="the names of transformers' model",
+            )
+        self.used.add(name)
+        return self.tensors[name].detach().cpu()
+
+    def embedding(self, name: Optional[str]) -> Optional[dict[str, Cut]]:
+        if name is None:
+            return None
+        key = f"{name}.weight"
+        return {"weight": Cut(_cast(self.take(key), self.dtype, key), 0)}
+
+    def norm(self, names: list[str]) -> Optional[dict[str, Any]]:
+        """The norm of the first of the names that the model has; None for no names."""
+        if not names:
+            return None
+        name = next((n for n in names if f"{n}.weight" in self.tensors), names[0])
+        weight, bias = self.take(f"{name}.weight"), None
+        if f"{name}.bias" in self.tensors:
+            bias = Cut(_cast(self.take(f"{name}.bias"), self.dtype, name))
+        if self.family.plus_one:
+            weight = weight.float() + 1
+        return {
+            "weight": Cut(_cast(weight, self.dtype, name)), "bias": bias, "eps": self.shape.eps,
+            "layernorm_type": self.family.norm,
+        }  # fmt: skip
+
+    def layer_norms(self, prefix: str) -> dict[str, Any]:
+        """Those of a layer; which of them a model has depends on its kind."""
+        made: dict[str, Any] = dict.fromkeys(NORMS)
+        for key, names in self.family.norms.items():
+            there = [prefix + n for n in names if f"{prefix}{n}.weight" in self.tensors]
+            if there or key == "input_layernorm":
+                made[key] = self.norm(there or [prefix + names[0]])
+        return made
+
+    def linear(self, name: str, kind: str) -> Linear:
+        if name not in self.layers:
+            self.take(f"{name}.weight")  # Says that it is not there.
+        return self.cut(self.layers[name], kind)
+
+    def cut(self, state: LinearState, kind: str, heads: int = 0) -> Linear:
+        self.used.update(name for name in self.tensors if name.startswith(f"{state.name}."))
+        return cut_linear(_linear(state, kind, self.dtype), self.ranks, state.name, heads)
+
+    def layer(self, index: int) -> dict[str, Any]:
+        family, shape, prefix = self.family, self.shape, self.family.layer.format(index)
+        names = {key: prefix + name for key, name in family.linear.items()}
+        parts = {
+            which: self.cut(state, "column", shape.heads if which == "q" else shape.kv_heads)
+            for which, state in zip("qkv", qkv(family, self.layers, prefix, shape))
+        }
+        mlp: dict[str, Any] = {
+            key: self.linear(names[key], kind) if key in names else None
+            for key, kind in (("fc", "column"), ("gate", "column"), ("proj", "row"))
+        }
+        return {
+            "decoder_type": self.decoder_type, **self.layer_norms(prefix),
+            "attention": {
+                "qkv": parts, "dense": self.linear(names["dense"], "row"),
+                "kv_cache_scaling_factor": _cache_scale(self.layers, prefix),
+                "rotary_dim": shape.rotary_dim,
+            },
+            "mlp": mlp | {"hidden_act": shape.activation},
+            **_layer_fields(shape), **shape.fields, **family.extra,
+        }  # fmt: skip
+
+    def check_complete(self) -> None:
+        """Refuses what the format cannot hold, and would leave out in silence."""
+        kind = self.decoder_type
+        left = set(self.tensors) - self.used
+        if left:
+            raise TripyException(
+                f"export_model_config: the format has no place for {sorted(left)[0]}.",
+                got=f"{len(left)} parameters that a {kind} does not have",
+                expected=f"a {kind} as transformers makes it",
+                hint="export_hf, which keeps every parameter",
+            )
+        inner = {name: state for name, state in self.layers.items() if name != self.family.head}
+        done = [name for name, state in inner.items() if schemes.is_quantized(state)]
+        alone = [name for name in inner if name not in done]
+        if done and alone:
+            raise TripyException(
+                f"{alone[0]}: the layer is not quantized, and others are.",
+                got=f"{len(alone)} of {len(inner)} layers left alone",
+                expected="all or none: the format declares one quantization for all but the head",
+                hint="export_hf, which lists the layers that were left alone",
+            )
 
 
-def merged_qkv(attention: dict[str, Any]) -> Linear:
-    """Queries, keys and values of an attention that was read, as one layer."""
-    return merged([attention["qkv"][which] for which in "qkv"], "qkv")
-
-
-def _family(decoder_type: str) -> Family:
-    if decoder_type not in FAMILIES:
-        raise TripyException(
-            "export_model_config: the decoder type is not known.",
-            got=repr(decoder_type),
-            expected=", ".join(FAMILIES),
-            hint="export_hf, which keeps the model's own names",
-        )
-    return FAMILIES[decoder_type]
-
-
-def _sizes(model: torch.nn.Module, family: Family, decoder_type: str) -> Sizes:
-    try:
-        return family.sizes(model.config)
-    except AttributeError as error:
-        raise TripyException(
-            f"export_model_config: the model is no {decoder_type}.",
-            got=f"{type(model).__name__}: {error}",
-            expected="a model of transformers of that kind, with its config",
-        ) from None
+def _layer_fields(shape: Sizes) -> dict[str, Any]:
+    turned = shape.head_size if shape.rotary_dim is None else shape.rotary_dim
+    return {
+        "num_attention_heads": shape.heads, "attention_head_size": shape.head_size,
+        "num_kv_heads": 0 if shape.kv_heads == shape.heads else shape.kv_heads,
+        "max_position_embeddings": shape.positions, "rotary_pct": turned / shape.head_size,
+        "use_alibi": shape.alibi, "parallel_attention": shape.parallel,
+        "rotary_base": shape.rotary_base, "seq_length": shape.positions,
+    }  # fmt: skip
 
 
 def _linear(state: LinearState, kind: str, dtype: torch.dtype) -> Linear:
@@ -228,96 +238,28 @@ def _cast(value: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
     return made
 
 
-def _check_complete(
-    layers: dict[str, LinearState], family: Family, left: set[str], decoder_type: str
-) -> None:
-    """Refuses what the format cannot hold, and would leave out in silence."""
-    if left:
-        raise TripyException(
-            f"export_model_config: the format has no place for {sorted(left)[0]}.",
-            got=f"{len(left)} parameters that a {decoder_type} does not have",
-            expected=f"a {decoder_type} as transformers makes it",
-            hint="export_hf, which keeps every parameter",
-        )
-    inner = {name: state for name, state in layers.items() if name != family.head}
-    done = [name for name, state in inner.items() if schemes.is_quantized(state)]
-    alone = [name for name in inner if name not in done]
-    if done and alone:
-        raise TripyException(
-            f"{alone[0]}: the layer is not quantized, and others are.",
-            got=f"{len(alone)} of {len(inner)} layers left alone",
-            expected="all or none: the format declares one quantization for all but the head",
-            hint="export_hf, which lists the layers that were left alone",
-        )
-
-
-def _cache_scale(layers: dict[str, LinearState], prefix: str) -> Any:
+def _cache_scale(layers: dict[str, LinearState], prefix: str) -> Optional[Cut]:
     """One factor for keys and values, which is all that the format has: the larger."""
     states = [s for n, s in layers.items() if n.startswith(prefix)]
     scales = [q.scale for s in states for q in (s.key_quantizer, s.value_quantizer) if q]
-    return torch.stack(scales).max().cpu().reshape(1) if scales else None
+    return Cut(torch.stack(scales).max().cpu().reshape(1)) if scales else None
 
 
-def _named(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """The value with the names of arrays in the place of tensors."""
-    if isinstance(value, torch.Tensor):
-        arrays[name] = _array(value)
+def _named(value: Any, name: str, arrays: dict[str, np.ndarray], rank: int, ranks: int) -> Any:
+    """A rank's config, with the names of arrays in the place of tensors."""
+    if isinstance(value, Cut):
+        arrays[name] = _array(value.parts(ranks)[rank])
         return name
     if isinstance(value, Linear):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, dict):
         return {
-            key: _named(each, f"{name}:{ARRAYS.get(key, key)}", arrays)
+            key: _named(each, f"{name}:{ARRAYS.get(key, key)}", arrays, rank, ranks)
             for key, each in value.items()
         }
     if isinstance(value, list):
-        return [_named(each, f"{name}:{index}", arrays) for index, each in enumerate(value)]
+        return [_named(each, f"{name}:{i}", arrays, rank, ranks) for i, each in enumerate(value)]
     return value
-
-
-def _resolved(value: Any, arrays: dict[str, torch.Tensor], path: Path) -> Any:
-    if isinstance(value, str) and value.startswith("_np:"):
-        if value not in arrays:
-            raise TripyException(
-                f"load_model_config: {path} is not whole.",
-                got=f"no array {value}",
-                expected="every array that the JSON names",
-            )
-        return arrays[value]
-    if isinstance(value, list):
-        return [_resolved(each, arrays, path) for each in value]
-    if not isinstance(value, dict):
-        return value
-    found = {key: _resolved(each, arrays, path) for key, each in value.items()}
-    if "linear_type" in found:
-        return Linear(**{f.name: found[f.name] for f in fields(Linear) if f.name in found})
-    return found
-
-
-def _check_declared(config: dict[str, Any], path: Path) -> None:
-    """A quantization that is declared has its tensors."""
-    kind = config.get("quantization")
-    needed = {
-        "fp8": ("weights_scaling_factor", "activation_scaling_factor"),
-        "int8_sq": ("weights_scaling_factor", "activation_scaling_factor"),
-        "int4_awq": ("weights_scaling_factor",),
-        "w4a8_awq": (
-            "weights_scaling_factor", "weights_scaling_factor_2", "activation_scaling_factor",
-        ),
-    }.get(kind or "", ())  # fmt: skip
-    found: list[Linear] = []
-    for layer in config.get("layers", []):
-        found += [each for each in layer["attention"]["qkv"].values() if each is not None]
-        found += [layer["attention"]["dense"]]
-        found += [each for each in layer["mlp"].values() if isinstance(each, Linear)]
-    quantized = [each for each in found if each.weights_scaling_factor is not None]
-    missing = {n for each in quantized for n in needed if getattr(each, n) is None}
-    if kind and (missing or not quantized):
-        raise TripyException(
-            f"load_model_config: {path} declares {kind}, and does not have it.",
-            got="no " + ", ".join(sorted(missing) or ["weights_scaling_factor"]),
-            expected=f"{', '.join(needed)} of each layer that is quantized",
-        )
 
 
 def _array(value: torch.Tensor) -> np.ndarray:
@@ -328,30 +270,35 @@ def _array(value: torch.Tensor) -> np.ndarray:
     return value.numpy()
 
 
-def _tensor(array: np.ndarray) -> torch.Tensor:
-    if array.dtype == np.dtype("V2"):
-        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(array)
+def _compare(whole: Any, ranks: list[Any], where: str) -> None:
+    """Raises where what the ranks' configs make together is not the whole.
+
+    Args:
+        whole: The config, or a part of it.
+        ranks: The same part of what was read, of each rank.
+        where: Its name.
+    """
+    if isinstance(whole, Linear):
+        whole, ranks = vars(whole), [vars(each) for each in ranks]
+    if isinstance(whole, dict):
+        for key, value in whole.items():
+            _compare(value, [each.get(key) for each in ranks], f"{where}.{key}")
+    elif isinstance(whole, list):
+        _check(all(len(each) == len(whole) for each in ranks), where, len(whole))
+        for index, value in enumerate(whole):
+            _compare(value, [each[index] for each in ranks], f"{where}.{index}")
+    elif isinstance(whole, Cut):
+        there = all(isinstance(p, torch.Tensor) and p.dtype == whole.value.dtype for p in ranks)
+        joined = whole.joined(ranks) if there else None
+        _check(joined is not None and torch.equal(joined, whole.value), where, whole.value)
+    else:
+        _check(all(each == whole for each in ranks), where, whole)
 
 
-def _compare(wanted: Any, got: Any, where: str) -> None:
-    """Raises where what was read is not what was to be written."""
-    same: Callable[[Any, Any], bool] = lambda a, b: a == b  # noqa: E731
-    if isinstance(wanted, Linear):
-        wanted, got = vars(wanted), vars(got)
-    if isinstance(wanted, dict):
-        for key, value in wanted.items():
-            _compare(value, got.get(key), f"{where}.{key}")
-        return
-    if isinstance(wanted, list):
-        for index, value in enumerate(wanted):
-            _compare(value, got[index], f"{where}.{index}")
-        return
-    if isinstance(wanted, torch.Tensor):
-        same = lambda a, b: b is not None and a.dtype == b.dtype and torch.equal(a, b)  # noqa: E731
-    if not same(wanted, got):
+def _check(same: bool, where: str, expected: Any) -> None:
+    if not same:
         raise TripyException(
             f"{where}: what was written is not what was meant; nothing was kept.",
-            got=f"{got}",
-            expected=f"{wanted}",
+            got="something else when the ranks' files were read again and joined",
+            expected=f"{expected}",
         )

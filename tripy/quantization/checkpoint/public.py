@@ -8,8 +8,10 @@ from typing import Any, Optional, Union
 import torch
 
 from tripy.errors import TripyException
-from tripy.quantization.checkpoint import huggingface, model_config
+from tripy.quantization.checkpoint import huggingface, model_config, reading
+from tripy.quantization.checkpoint.families import family_of
 from tripy.quantization.describe import describe
+from tripy.quantization.norms import refuse_norms
 
 Folder = Union[str, os.PathLike]
 
@@ -30,7 +32,8 @@ def export_model_config(
 
     Args:
         model: One of transformers, quantized by :func:`quantize` or nvidia-modelopt, or not.
-        decoder_type: "gpt2" or "llama".
+        decoder_type: "gpt2", "gptj", "llama" (also Mistral), "falcon", "mpt", "bloom", "qwen" (that
+            is Qwen2) or "gemma".
         dtype: Of the weights: torch.float16, torch.bfloat16, torch.float32, or their names.
         export_dir: Gets ``{decoder_type}_tp{N}.json`` and ``{decoder_type}_tp{N}_rank{r}.npz``.
         inference_gpus: N, the number of ranks that each layer is split for.
@@ -46,7 +49,7 @@ def export_model_config(
         ...     tq.export_model_config(torch.nn.Linear(2, 2), "gpt5", torch.float16, "exported")
         ... except tp.TripyException as error:
         ...     print(str(error).splitlines()[2].strip())
-        expected: gpt2, llama
+        expected: gpt2, gptj, llama, falcon, mpt, bloom, qwen, gemma
     """
     if isinstance(dtype, str):
         named = {name: kind for kind, name in model_config.DTYPES.items()}
@@ -61,8 +64,8 @@ def export_model_config(
             got=f"inference_gpus={inference_gpus}, inference_tensor_parallel={ranks}",
             expected="one of them",
         )
-    if decoder_type not in model_config.FAMILIES:
-        model_config._family(decoder_type)
+    refuse_norms(model, "export_model_config")
+    family_of(decoder_type)  # Refused before the model is looked at.
     model_config.write(model, describe(model), decoder_type, dtype, export_dir, ranks)
 
 
@@ -92,7 +95,7 @@ def load_model_config(
         ...     print(str(error).splitlines()[2].strip())
         expected: gpt2_tp1.json and gpt2_tp1_rank0.npz
     """
-    return model_config.read(export_dir, decoder_type, rank, inference_gpus)
+    return reading.read(export_dir, decoder_type, rank, inference_gpus)
 
 
 def export_hf(model: torch.nn.Module, export_dir: Folder) -> None:
@@ -116,6 +119,7 @@ def export_hf(model: torch.nn.Module, export_dir: Folder) -> None:
         ...     print(tq.load_hf(folder).layers["0"].scheme)
         int8 per channel
     """
+    refuse_norms(model, "export_hf")
     huggingface.write(model, describe(model), export_dir)
 
 

@@ -122,12 +122,12 @@ def _pow(net: Network, node: Node, base: Any, exponent: Any) -> Any:
     if kind_of(node) in dtypes.FLOATS:
         return net.binary("POW", base, exponent)
     kind = dtypes.int64 if kind_of(node) is dtypes.int64 else dtypes.int32
-    zero = net.number(0, kind, 1)
+    zero = net.number(0, kind, 0)
     power = net.binary("POW", base, net.binary("MAX", exponent, zero))
     half = net.with_number("FLOOR_DIV", exponent, 2, kind)
     odd = net.binary("SUB", exponent, net.with_number("PROD", half, 2, kind))
     # For a base of 1 or -1, b ** n is b where n is odd, else 1, also for negative n.
-    one = net.number(1, kind, 1)
+    one = net.number(1, kind, 0)
     inverse = net.select(net.with_number("EQUAL", odd, 1, kind), base, one)
     unit = net.with_number("EQUAL", net.unary("ABS", base), 1, kind)
     inverse = net.select(unit, inverse, zero)

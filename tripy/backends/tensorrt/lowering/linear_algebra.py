@@ -13,12 +13,44 @@ from tripy.graph import Node, Value, dims
 
 @lowering("matmul")
 def _matmul(net: Network, node: Node, left: Any, right: Any) -> Any:
+    small = small_types(node)
+    if len(small - {None}) > 1 and dtypes.float8 in small:
+        names = " and ".join(sorted(map(str, small)))
+        raise Unsupported(f"it has no product of numbers that were quantized to {names}")
+    if dtypes.int4 in small and None not in small:
+        return _product_with_int4(net, node, left, right)
+    return _product(net, left, right)
+
+
+def small_types(node: Node) -> set[Any]:
+    """The types that the operands of a product were quantized to; None is one that was not."""
+    return {_rounded_to(node, 0), _rounded_to(node, 1)}
+
+
+def _product_with_int4(net: Network, node: Node, left: Any, right: Any) -> Any:
+    """Both sides were quantized, one of them to int4: a product in floating point.
+
+    TensorRT-RTX 1.7 fails over blocks of int4 that are reshaped between their dequantize layer and
+    the product, as a weight is for an input of more dimensions. So the input is flattened.
+    """
+    x, weight = operand(node), operand(node, 1)
+    producer = weight.node
+    if producer is not None and producer.op == "dequantize" and weight.rank > 1:
+        dim = producer.attrs["dim"]
+        if dim is not None and dim % weight.rank == weight.rank - 2:
+            raise Unsupported(
+                "it has no product of numbers that were quantized to int4, with a scale for each "
+                "element of the summed dimension",
+                "a scale for each column, or blocks",
+            )
+    if x.rank < 3 or weight.rank != 2:
+        return _product(net, left, right)
+    flat = net.reshape(left, (dims.product(x.shape[:-1]), x.shape[-1]))
+    return net.reshape(_product(net, flat, right), node.output.shape)
+
+
+def _product(net: Network, left: Any, right: Any) -> Any:
     """A vector is a matrix of one row on the left, of one column on the right."""
-    if {_rounded_to(node, 0), _rounded_to(node, 1)} == {dtypes.int8, dtypes.int4}:
-        raise Unsupported(
-            "TensorRT has no product of int4 weights and inputs rounded to int8; leave input_scale "
-            "out, or use int8 weights"
-        )
     is_row, is_column = len(left.shape) == 1, len(right.shape) == 1
     if is_row:
         left = net.unsqueeze(left, (0,))
@@ -74,13 +106,57 @@ def _rms_norm(net: Network, node: Node, x: Any, weight: Any) -> Any:
 
 
 @lowering("scaled_dot_product_attention")
-def _attention(net: Network, node: Node, query: Any, key: Any, value: Any, mask: Any = None) -> Any:
+def _attention(
+    net: Network,
+    node: Node,
+    query: Any,
+    key: Any,
+    value: Any,
+    mask: Any = None,
+    lengths: Any = None,
+) -> Any:
     """TensorRT's attention does not scale; the query is scaled before it."""
     query = _scaled_query(net, node, query)
-    if (
-        operand(node, 1).shape[3] != operand(node, 2).shape[3]
-    ):  # It has no values of another size than the keys'.
-        return _attention_by_products(net, node, query, key, value, mask)
+    # A softmax over nothing is NaN: such a row looks at something, and is zeroed afterwards.
+    empty = None
+    if lengths is not None and not _is_positive(operand(node, 4)):
+        empty = net.unsqueeze(net.with_number("LESS", lengths, 1, dtypes.int32), (1, 2, 3))
+        lengths = net.with_number("MAX", lengths, 1, dtypes.int32)
+    if mask is not None:
+        mask = net.unsqueeze(mask, range(4 - operand(node, 3).rank))
+        mask, empty = _seeing_mask(net, operand(node, 3), mask)
+    if operand(node, 1).shape[3] == operand(node, 2).shape[3]:
+        result = _attention_layer(net, node, query, key, value, mask, lengths)
+    else:  # The layer has no values of another size than the keys'.
+        result = _attention_by_products(net, node, query, key, value, mask, lengths)
+    if empty is None:
+        return result
+    return net.select(empty, net.number(0.0, kind_of(node), 4), result)
+
+
+def _is_positive(lengths: Value) -> bool:
+    """Whether no batch row can have a length of 0."""
+    return lengths.data is not None and bool((lengths.data > 0).all())
+
+
+def _seeing_mask(net: Network, value: Value, mask: Any) -> tuple[Any, Any]:
+    """A mask that hides no row's keys all; and which rows it did, None where there are none."""
+    if value.data is not None:
+        hidden = ~value.data if value.dtype is dtypes.bool else value.data == -math.inf
+        if not bool((hidden.all(-1) if value.rank else hidden).any()):
+            return mask, None
+    if value.dtype is dtypes.bool:
+        most = net.reduce("MAX", net.flags(mask), (3,), True)
+        empty = net.with_number("LESS", most, 1, dtypes.int32)
+        return net.binary("OR", mask, empty), empty
+    most = net.reduce("MAX", mask, (3,), True)
+    empty = net.with_number("EQUAL", most, -math.inf, value.dtype)
+    return net.select(empty, net.number(0.0, value.dtype, 4), mask), empty
+
+
+def _attention_layer(
+    net: Network, node: Node, query: Any, key: Any, value: Any, mask: Any, lengths: Any
+) -> Any:
     trt = net.trt
     causal = trt.CausalMaskKind.UPPER_LEFT if node.attrs["is_causal"] else trt.CausalMaskKind.NONE
     softmax = trt.AttentionNormalizationOp.SOFTMAX
@@ -89,6 +165,8 @@ def _attention(net: Network, node: Node, query: Any, key: Any, value: Any, mask:
     attention.decomposable = True
     if mask is not None:
         attention.mask = _full_mask(net, node, mask)
+    if lengths is not None:
+        attention.key_value_lengths = lengths
     return net.checked(attention.get_output(0))
 
 
@@ -105,7 +183,7 @@ def _scaled_query(net: Network, node: Node, query: Any) -> Any:
 
 
 def _attention_by_products(
-    net: Network, node: Node, query: Any, key: Any, value: Any, mask: Any
+    net: Network, node: Node, query: Any, key: Any, value: Any, mask: Any, lengths: Any
 ) -> Any:
     """By its definition, in float32."""
     asked, known = operand(node), operand(node, 1)
@@ -124,6 +202,10 @@ def _attention_by_products(
         scores = net.select(mask, scores, net.number(-math.inf, dtypes.float32, 4))
     elif mask is not None:
         scores = net.binary("SUM", scores, net.cast(mask, dtypes.float32))
+    if lengths is not None:
+        length = net.unsqueeze(lengths, (1, 2, 3))
+        visible = net.binary("LESS", net.along(columns, 3, 4), length)
+        scores = net.select(visible, scores, net.number(-math.inf, dtypes.float32, 4))
     layer = net.raw.add_softmax(scores)
     layer.axes = net.mask((3,))
     weights = net.reshape(
@@ -136,10 +218,8 @@ def _attention_by_products(
 def _full_mask(net: Network, node: Node, mask: Any) -> Any:
     """A mask of rank 4 for all queries and keys; batches and heads may be 1."""
     query, key, given = operand(node), operand(node, 1), operand(node, 3)
-    rows, columns = query.shape[2], key.shape[2]
     own = [1] * (4 - given.rank) + list(given.shape)
-    mask = net.unsqueeze(mask, range(4 - given.rank))
-    return net.expand(mask, own, (*own[:2], rows, columns))
+    return net.expand(mask, own, (*own[:2], query.shape[2], key.shape[2]))
 
 
 @lowering("kv_cache_update")
@@ -174,18 +254,13 @@ def _copied_cache(net: Network, node: Node, cache: Any, update: Any, position: A
 @lowering("rotary_embedding")
 def _rotary(net: Network, node: Node, x: Any, cos: Any, sin: Any) -> Any:
     source, angles = operand(node), [operand(node, 1), operand(node, 2)]
-    if source.rank == 4 and all(_same_for_all_heads(a) for a in angles):
-        batch, _, length, width = source.shape
-        half = (batch, length, width // 2)
-        tables = [_table(net, table, value, half) for table, value in zip((cos, sin), angles)]
-        layer = net.raw.add_rotary_embedding(x, *tables, node.attrs["interleaved"], _even(width))
-        return net.add(layer)
-    return _rotated(net, node, x, cos, sin)
-
-
-def _even(width: Any) -> int:
-    """How many elements of the last dimension are rotated; 0 is all."""
-    return width if isinstance(width, int) else 0
+    width = source.shape[-1]
+    if source.rank != 4 or not isinstance(width, int) or not all(map(_same_for_all_heads, angles)):
+        return _rotated(net, node, x, cos, sin)
+    half = (source.shape[0], source.shape[2], width // 2)
+    tables = [_table(net, table, value, half) for table, value in zip((cos, sin), angles)]
+    layer = net.raw.add_rotary_embedding(x, *tables, node.attrs["interleaved"], width)
+    return net.add(layer)
 
 
 def _same_for_all_heads(value: Value) -> bool:
@@ -202,7 +277,7 @@ def _table(net: Network, table: Any, value: Value, shape: Any) -> Any:
 
 
 def _rotated(net: Network, node: Node, x: Any, cos: Any, sin: Any) -> Any:
-    """By its definition, for angles that differ between heads and inputs of other ranks."""
+    """By its definition: angles that differ between heads, other ranks, a width not yet known."""
     source = operand(node)
     rank, shape = source.rank, source.shape
     half = shape[-1] // 2

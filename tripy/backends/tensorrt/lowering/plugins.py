@@ -24,7 +24,7 @@ def _plugin(net: Network, node: Node, *tensors: Any) -> list[Any]:
     if not hasattr(net.raw, "add_plugin_v3"):
         raise Unsupported(
             f"{net.trt.__name__} has no plugin layers, so {name} cannot be one",
-            "backend=\"torch\", or the full TensorRT: pip install 'tripy[tensorrt]'",
+            'backend="torch", or the full TensorRT: pip install tensorrt-cu13',
         )
     layer = net.finish(net.raw.add_plugin_v3(list(tensors), [], made(net.trt, node)))
     if layer.num_outputs != len(node.outputs):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Optional
 
 import torch
 
 from tripy import dtypes
 from tripy.backends.tensorrt.lowering.table import kind_of, lowering, operand
 from tripy.backends.tensorrt.network import Network
+from tripy.backends.tensorrt.sizes import is_static
 from tripy.graph import Node, dims
 from tripy.graph.operations.quantization import block_axis
 
@@ -17,7 +18,7 @@ from tripy.graph.operations.quantization import block_axis
 def _quantize(net: Network, node: Node, tensor: Any, scale: Any) -> Any:
     target = node.attrs["dtype"]
     if _has_layer(node):
-        return _layer(net, node, "add_quantize", tensor, scale, target)
+        return _layer(net, "add_quantize", tensor, scale, target, node.attrs["dim"])
     return _by_division(net, tensor, _aligned(net, node, scale), target)
 
 
@@ -25,7 +26,12 @@ def _quantize(net: Network, node: Node, tensor: Any, scale: Any) -> Any:
 def _dequantize(net: Network, node: Node, tensor: Any, scale: Any) -> Any:
     kind = kind_of(node, 1)
     if _has_layer(node):
-        return _layer(net, node, "add_dequantize", tensor, scale, kind)
+        dim = node.attrs["dim"]
+        weight, own = operand(node), operand(node, 1)
+        if weight.dtype is dtypes.int4 and not own.rank and weight.rank and is_static(weight.shape):
+            # TensorRT-RTX 1.7 fails over a single scale where int4 meets int8 in a product.
+            scale, dim = net.constant(own.data.expand(weight.shape[-1]), kind), weight.rank - 1
+        return _layer(net, "add_dequantize", tensor, scale, kind, dim)
     return net.binary("PROD", net.dequantize(tensor, kind), _aligned(net, node, scale))
 
 
@@ -62,9 +68,9 @@ def _has_layer(node: Node) -> bool:
 
 
 def _layer(
-    net: Network, node: Node, method: str, tensor: Any, scale: Any, target: dtypes.dtype
+    net: Network, method: str, tensor: Any, scale: Any, target: dtypes.dtype, dim: Optional[int]
 ) -> Any:
-    rank, dim = len(tensor.shape), node.attrs["dim"]
+    rank = len(tensor.shape)
     if not rank:
         tensor = net.reshape(tensor, (1,))
     layer = net.finish(getattr(net.raw, method)(tensor, scale, net.types[target]))

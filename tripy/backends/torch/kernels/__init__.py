@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tripy.backends.torch.kernels import (
     attention,
+    cuda,
     linear,
     quantized_convolution,
     quantized_linear,
@@ -16,6 +17,8 @@ from tripy.graph import Node
 KERNELS: dict[str, Callable[[Node], Kernel]] = {
     "linear": linear.prepare,
     "quantized_convolution": quantized_convolution.prepare,
+    "normalize_quantize": cuda.prepare_norm,
+    "normalized_linear": cuda.prepare_linear,
     "quantized_linear": quantized_linear.prepare,
     "scaled_dot_product_attention": attention.prepare,
 }

@@ -13,6 +13,8 @@ import torch
 
 from tripy.backends.base import ReportRow
 from tripy.backends.torch.kernels.base import Kernel, node_name
+from tripy.backends.torch.kernels.cuda import prepare_one_token
+from tripy.backends.torch.kernels.cuda.available import missing
 from tripy.backends.torch.lowering import LOWERINGS
 from tripy.dtypes import float32
 from tripy.graph import Node
@@ -50,13 +52,19 @@ def prepare(node: Node) -> Kernel:
         and query.dtype is float32
         and query.shape[1] == key.shape[1]
         and query.shape[2] == key.shape[2]
+        and node.inputs[4] is None
     )
     general = LOWERINGS[node.op]
 
-    def run(query: T, key: T, value: T, mask: Optional[T]) -> T:
+    def run(query: T, key: T, value: T, mask: Optional[T], lengths: Optional[T]) -> T:
         if fits and query.shape[2] > BLOCK:
             return _causal(query, key, value, node.attrs["scale"])
-        return general(node.attrs, query, key, value, mask)
+        return general(node.attrs, query, key, value, mask, lengths)
 
+    one_token = query.shape[2] == 1 and node.inputs[4] is not None
+    same = query.shape[3] == node.inputs[2].shape[3]  # type: ignore[union-attr]
+    small = isinstance(query.shape[3], int) and query.shape[3] <= 256
+    if one_token and same and small and not missing(query.device):
+        return prepare_one_token(node)
     name = f"causal attention in blocks of {BLOCK}" if fits else "torch attention"
     return Kernel(run, node.inputs, ReportRow(node_name(node), node.op, name, "", 0))

@@ -70,7 +70,7 @@ def choose(
         weight_only: Chooses where the weight alone is.
         product: ``product(attrs, x, weight, bias)``, the floating-point operation.
     """
-    weight, *parts = node.inputs[1:]
+    weight, *parts = node.inputs[1:6]
     if any(v is not None and v.data is None for v in [weight, *parts]):
         reason = "a weight, scale or bias is computed at run time"
     elif weight.device.kind != "cpu":  # type: ignore[union-attr]
@@ -83,7 +83,7 @@ def choose(
         chosen = static if layer.x_scale is not None else weight_only
         return _kernel(node, node.inputs[:1], *chosen(layer))
     function = _unfused(node.attrs, product)
-    return _kernel(node, node.inputs, function, "torch, operation by operation", reason)
+    return _kernel(node, node.inputs[:6], function, "torch, operation by operation", reason)
 
 
 def _unfused(attrs: dict[str, Any], product: Callable) -> Callable:

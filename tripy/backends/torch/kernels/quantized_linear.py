@@ -18,6 +18,8 @@ from tripy.backends.torch.kernels.cpu_int8 import (
     int8_products_are_exact,
     integer_product,
 )
+from tripy.backends.torch.kernels.cuda import prepare_linear
+from tripy.backends.torch.kernels.cuda.available import missing
 from tripy.backends.torch.kernels.expanded import Expanded, Int4Weight, PlainWeight
 from tripy.backends.torch.kernels.layer import Choice, Layer, activate, choose
 from tripy.backends.torch.lowering.quantization import rounded
@@ -29,6 +31,8 @@ _NO_VNNI = "this processor's int8 products saturate (no VNNI or AMX instructions
 
 def prepare(node: Node) -> Kernel:
     """Choose a kernel by data types, scales and processor, and pack the weight for it."""
+    if node.output.device.kind == "gpu" or not missing(node.output.device):
+        return prepare_linear(node)
     return choose(node, _static, _weight_only, _product)
 
 

@@ -38,5 +38,8 @@ LOWERINGS["triu"] = lambda attrs, x: torch.triu(x, attrs["diagonal"])
 
 @lowering("dimension")
 def _dimension(attrs: Attrs) -> T:
-    """Only in compiled programs, where the size is known by now."""
-    return torch.tensor(attrs["size"], dtype=torch.int32, device=torch_device(attrs["where"]))
+    """Only in compiled programs, where the size is known by now.
+
+    Filled, not copied: a copy would wait for the GPU, and could not be part of a CUDA graph.
+    """
+    return torch.full((), attrs["size"], dtype=torch.int32, device=torch_device(attrs["where"]))

@@ -1,0 +1,351 @@
+"""The library's kernels for few rows, against products in float64, or of exact integers."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import tripy as tp
+from tripy.backends.torch.kernels.cuda import native_weight_only as module
+from tripy.backends.torch.kernels.cuda import packing
+
+KINDS = ("int8", "int4", "float8")
+F8 = torch.float8_e4m3fn
+Config = module.Config
+# Outputs and columns with tails in every tile, chunk and window, and more chunks than slots.
+SHAPES = ((1, 8), (16, 64), (19, 104), (70, 768), (300, 1600), (65, 4864))
+# Rows of x at the limits of its tiles.
+ROWS = (1, 3, 8, 9, 16, 17, 40, 64)
+ACTIVATIONS = {
+    None: lambda v: v, "relu": F.relu, "silu": F.silu, "gelu": F.gelu,
+    "gelu_tanh": lambda v: F.gelu(v, approximate="tanh"),
+}  # fmt: skip
+
+
+def test_reasons():
+    """What the library does not take, by name; needs neither it nor a GPU."""
+
+    def reason(group=1, x=torch.float16, rounded=False, columns=1024):
+        return module.reason("int8", columns, group, x, rounded)
+
+    assert reason() is None and reason(group=64) is None
+    assert reason(x=torch.float32, rounded=True) is None
+    assert "float32 input" in reason(x=torch.float32)
+    assert "a scale for 48 columns" in reason(group=48)
+    assert reason(columns=1032) is None and "rows of 1030" in reason(columns=1030)
+    assert "rows of 1032" in reason(columns=1032, x=torch.int8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("columns", [64, 1600, 8192, 14336, 65536])
+def test_choices_fit(kind, columns):
+    """A block's memory holds what the table chooses, for any number of rows."""
+    plain = torch.zeros(5000, columns, dtype=F8 if kind == "float8" else torch.int8, device="meta")
+    data = plain[:, : columns // 2] if kind == "int4" else plain
+    packed = packing.GpuWeight(kind, data, 128 if kind == "int4" else 0, plain.shape)
+    types = [torch.float16, torch.bfloat16] + ([torch.int8] if kind != "float8" else [])
+    for compute in types:
+        for rows in (1, 2, 7, 8, 9, 16, 17, 33, 64):
+            for blocks in (False, True):
+                config = module.choose(rows, packed, compute, blocks)
+                assert module.shared_bytes(config, packed, compute) <= module.MEMORY
+                assert 1 <= config.rows <= rows
+
+
+@pytest.fixture
+def library(gpu):
+    """The library on a GPU that it is for."""
+    reason = module.available(tp.device("gpu"))
+    if reason is not None:
+        pytest.skip(reason)
+    torch.manual_seed(0)
+
+
+def weight_of(kind, n, k):
+    """A plain weight in float64, and packed."""
+    if kind == "float8":
+        plain = torch.randn(n, k, device="cuda").to(F8)
+        return plain.double(), packing.pack_fp8(plain)
+    high = 8 if kind == "int4" else 128
+    plain = torch.randint(-high, high, (n, k), dtype=torch.int8, device="cuda")
+    pack = packing.pack_int4 if kind == "int4" else packing.pack_int8
+    return plain.double(), pack(plain)
+
+
+def configs(rows, blocks=False):
+    """Every configuration for so many rows."""
+    at_once = min(rows, module.MOST_ROWS)
+    tiles = (2,) if blocks else (1, 2, 4) if at_once <= 8 else (2, 4)
+    return [Config(t, c, s, at_once) for t in tiles for c in (1, 2, 4, 8) for s in (1, 3)]
+
+
+def run(x, packed, scale, config=None, dtype=torch.float32, **kwargs):
+    """The result; poisoned before, so that what is not written shows."""
+    out = torch.full((x.shape[0], packed.shape[0]), float("nan"), dtype=dtype, device="cuda")
+    return module.weight_only(x, packed, scale, config=config, dtype=dtype, out=out, **kwargs)
+
+
+def fits(config, packed, compute=torch.float16):
+    return module.shared_bytes(config, packed, compute) <= module.MEMORY
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("x_type", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("m", ROWS)
+def test_product(library, kind, x_type, m):
+    """Every shape and configuration; all give the same bits."""
+    for n, k in SHAPES:
+        plain, packed = weight_of(kind, n, k)
+        x, scale = torch.randn(m, k, device="cuda").to(x_type), torch.rand(n, device="cuda") + 0.1
+        wanted = (x.double() @ plain.T) * scale.double()
+        sums = (x.double().abs() @ plain.abs().T) * scale.double()
+        first = run(x, packed, scale)
+        assert ((first.double() - wanted).abs() <= 2e-6 * sums).all(), (n, k)
+        for config in configs(m):
+            if fits(config, packed):
+                assert torch.equal(run(x, packed, scale, config), first), (n, k, config)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_do_not_depend_on_others(library, kind):
+    """Nor on how many there are."""
+    _, packed = weight_of(kind, 300, 1600)
+    x, scale = torch.randn(64, 1600, device="cuda").half(), torch.rand(300, device="cuda")
+    together = run(x, packed, scale)
+    for rows in (1, 2, 8, 16, 33):
+        assert torch.equal(run(x[:rows], packed, scale), together[:rows])
+    for row in (5, 63):
+        assert torch.equal(run(x[row : row + 1], packed, scale), together[row : row + 1])
+    many = torch.randn(150, 1600, device="cuda").half()
+    assert torch.equal(run(many, packed, scale)[140:], run(many[140:], packed, scale))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("m", [1, 8, 13, 40])
+def test_integer_products_are_exact(library, kind, m):
+    for n, k in SHAPES:
+        if k % 16:
+            continue
+        plain, packed = weight_of(kind, n, k)
+        x = torch.randint(-128, 128, (m, k), dtype=torch.int8, device="cuda")
+        one = torch.ones(1, device="cuda")
+        wanted = (x.double() @ plain.T * 0.5).float()
+        for config in [None, *configs(m)]:
+            if config is None or fits(config, packed, torch.int8):
+                assert torch.equal(run(x, packed, one, config, x_scale=0.5), wanted)
+
+
+@pytest.mark.gpu
+def test_float8_and_int8_inputs(library):
+    for kind in KINDS:
+        plain, packed = weight_of(kind, 70, 768)
+        inputs = [torch.randn(5, 768, device="cuda").to(F8)]
+        inputs.append(torch.randint(-128, 128, (5, 768), dtype=torch.int8, device="cuda"))
+        for x in inputs:
+            y = run(x, packed, torch.ones(1, device="cuda"), x_scale=2.0)
+            sums = x.double().abs() @ plain.abs().T * 2
+            assert ((y.double() - x.double() @ plain.T * 2).abs() <= 2e-6 * sums).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("block", [32, 64, 96, 128, 256])
+@pytest.mark.parametrize("x_type", [torch.float16, torch.bfloat16, torch.int8])
+def test_block_scales(library, kind, block, x_type):
+    if kind == "float8" and x_type is torch.int8:
+        pytest.skip("multiplied in float16, which is tested")
+    for m in (1, 9, 40):
+        k = 9 * block
+        plain, packed = weight_of(kind, 70, k)
+        x = torch.randn(m, k, device="cuda").to(x_type)
+        if x_type is torch.int8:
+            x = torch.randint(-128, 128, (m, k), dtype=torch.int8, device="cuda")
+        scale = torch.rand(70, k // block, device="cuda") + 0.1
+        expanded = plain * scale.double().repeat_interleave(block, 1)
+        sums = x.double().abs() @ expanded.abs().T
+        first = run(x, packed, scale)
+        assert ((first.double() - x.double() @ expanded.T).abs() <= 2e-6 * sums).all()
+        for config in configs(m, blocks=True):
+            if fits(config, packed, x_type):
+                assert torch.equal(run(x, packed, scale, config), first)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_epilogue(library, activation, dtype):
+    for m, n in ((1, 70), (9, 300), (64, 33)):
+        plain, packed = weight_of("int8", n, 768)
+        x, bias = torch.randn(m, 768, device="cuda").half(), torch.randn(n, device="cuda").to(dtype)
+        residual = torch.randn(m, n, device="cuda").to(dtype)
+        scale = torch.full([1], 5e-4, device="cuda")
+        linear = x.double() @ plain.T * scale.double() + bias.double()
+        wanted = ACTIVATIONS[activation](linear) + residual.double()
+        bound = max(torch.finfo(dtype).eps, 1e-5)
+        for config in configs(m)[::3]:
+            y = run(
+                x, packed, scale, config, dtype, bias=bias, residual=residual,
+                activation=activation, pdl=True,
+            )  # fmt: skip
+            torch.testing.assert_close(y.double(), wanted, rtol=bound, atol=2 * bound)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("norm", ["layer", "rms"])
+@pytest.mark.parametrize("x_type", [torch.float16, torch.bfloat16])
+def test_norm(library, kind, norm, x_type):
+    for m, k in ((1, 96), (3, 768), (8, 4104)):
+        plain, packed = weight_of(kind, 70, k)
+        x = (torch.randn(m, k, device="cuda") * 3 + 1).to(x_type)
+        weight, bias = (torch.randn(k, device="cuda").to(x_type) for _ in range(2))
+        bias = bias if norm == "layer" else None
+        arguments, scale = module_norm(norm, weight, bias), torch.full([70], 0.1, device="cuda")
+        normalized = reference_norm(norm, x, weight, bias).to(x_type)
+        wanted = normalized.double() @ plain.T * 0.1
+        sums = normalized.double().abs() @ plain.abs().T * 0.1
+        first = run(x, packed, scale, norm=arguments)
+        # A value at a boundary may be rounded to either side.
+        bound = torch.finfo(x_type).eps * 0.1
+        assert ((first.double() - wanted).abs() <= bound * sums).all()
+        for config in configs(m)[::3]:
+            if fits(config, packed):
+                assert torch.equal(run(x, packed, scale, config, norm=arguments), first)
+
+
+def module_norm(kind, weight, bias):
+    return module.Norm(kind, weight, bias, 1e-5)
+
+
+def reference_norm(kind, x, weight, bias):
+    k, x = x.shape[-1:], x.double()
+    if kind == "layer":
+        return F.layer_norm(x, k, weight.double(), bias.double(), 1e-5)
+    return F.rms_norm(x, k, weight.double(), 1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("x_type", [torch.float16, torch.bfloat16, torch.float32])
+def test_rounding(library, kind, x_type):
+    """With and without a normalization before it."""
+    plain, packed = weight_of(kind, 70, 768)
+    x = (torch.randn(5, 768, device="cuda") * 3 + 1).to(x_type)
+    weight, bias = (torch.randn(768, device="cuda").to(x_type) for _ in range(2))
+    scale = torch.full([70], 0.1, device="cuda")
+    for norm in (None, "layer"):
+        values = x if norm is None else reference_norm(norm, x, weight, bias).to(x_type)
+        quotient = values.float() / 0.02
+        if kind == "float8":
+            rounded = quotient.clamp(-448, 448).to(F8).double()
+        else:
+            rounded = quotient.round().clamp(-128, 127).double()
+        wanted = rounded @ plain.T * 0.1 * 0.02
+        y = run(
+            x, packed, scale, in_scale=0.02,
+            norm=None if norm is None else module_norm(norm, weight, bias),
+        )  # fmt: skip
+        if norm is None:
+            bound = 2e-6 * 0.002 * (rounded.abs() @ plain.abs().T)
+        else:  # A few values at a boundary may be rounded to either side.
+            step = 32 if kind == "float8" else 1
+            bound = 0.002 * 4 * step * plain.abs().max()
+        assert ((y.double() - wanted).abs() <= bound).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [torch.int8, F8])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_rounded_results(library, kind, dtype):
+    """Bit for bit what two steps give: the result in the layer's type, then its quotient."""
+    _, packed = weight_of("int8", 300, 768)
+    x, scale = torch.randn(9, 768, device="cuda").half(), torch.full([1], 5e-4, device="cuda")
+    y = module.weight_only(x, packed, scale, activation="gelu", dtype=dtype)
+    got = module.weight_only(
+        x, packed, scale, activation="gelu", dtype=dtype, out_scale=0.004, out_dtype=kind
+    )
+    quotient = y.float() / torch.tensor(0.004, device="cuda")
+    high = 448 if kind == F8 else 127
+    assert (quotient > high).any()
+    expected = quotient.clamp(-high, high)
+    expected = expected.to(F8) if kind == F8 else expected.round().to(torch.int8)
+    assert torch.equal(got.view(torch.int8), expected.view(torch.int8))
+
+
+@pytest.mark.gpu
+def test_rounding_is_half_to_even_and_saturates(library):
+    x = torch.tensor([[0.5, 1.5, 2.5, -0.5, -1.5, 400.0, -400.0, 0.0]], device="cuda")
+    packed = packing.pack_int8(torch.eye(8, dtype=torch.int8, device="cuda"))
+    y = run(x, packed, torch.ones(1, device="cuda"), in_scale=1.0)
+    assert y.tolist() == [[0, 2, 2, 0, -2, 127, -128, 0]]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("x_type", [torch.float16, torch.bfloat16])
+def test_nan_and_large_values(library, x_type):
+    """NaN stays in its row; sums beyond float16's range are scaled before they are rounded."""
+    packed = packing.pack_int8(torch.full((40, 64), 127, dtype=torch.int8, device="cuda"))
+    x = torch.full((2, 64), 60000.0, device="cuda").to(x_type)
+    x[1, 3] = float("nan")
+    scale = torch.full([1], 1e-6, device="cuda")
+    for activation in ACTIVATIONS:
+        y = run(x, packed, scale, dtype=torch.float16, activation=activation)
+        torch.testing.assert_close(y[0], (x[0, 0].float() * 127 * 64 * 1e-6).half().expand(40))
+        assert y[1].isnan().all()
+
+
+@pytest.mark.gpu
+def test_float8_nan_weight(library):
+    plain = torch.ones(4, 64, device="cuda").to(F8)
+    plain.view(torch.uint8)[2, 7] = 0x7F
+    for x_type in (torch.float16, torch.bfloat16):
+        x = torch.ones(3, 64, device="cuda").to(x_type)
+        y = run(x, packing.pack_fp8(plain), torch.ones(1, device="cuda"))
+        assert y.isnan().all(0).tolist() == [False, False, True, False]
+
+
+@pytest.mark.gpu
+def test_chains_in_cuda_graphs(library):
+    """Launched early, one behind the other, each reading what the one in front wrote."""
+    layers = [weight_of(kind, 768, 768) for kind in KINDS]
+    scales = [torch.full([1], 1 / (28 * s), device="cuda") for s in (74, 4.6, 1)]
+    x = torch.randn(3, 768, device="cuda").half()
+
+    def chain(x):
+        for i in range(12):
+            x = run(x, layers[i % 3][1], scales[i % 3], dtype=torch.float16, pdl=True)
+        return x
+
+    chain(x)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = chain(x)
+    for _ in range(20):
+        x.copy_(torch.randn(3, 768, device="cuda"))
+        expected = x
+        for i in range(12):
+            expected = run(expected, layers[i % 3][1], scales[i % 3], dtype=torch.float16)
+        graph.replay()
+        assert torch.equal(result, expected)
+
+
+@pytest.mark.gpu
+def test_unaligned_views(library):
+    """x, a bias and a residual that begin between multiples of 16 bytes."""
+    plain, packed = weight_of("int8", 31, 104)
+    x = torch.randn(2 * 104 + 1, device="cuda").half()[1:].view(2, 104)
+    bias, residual = torch.randn(32, device="cuda")[1:], torch.randn(63, device="cuda")[1:]
+    residual = residual.view(2, 31)
+    y = run(x, packed, torch.ones(1, device="cuda"), bias=bias, residual=residual)
+    wanted = x.double() @ plain.T + bias.double() + residual.double()
+    torch.testing.assert_close(y.double(), wanted, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.gpu
+def test_a_refused_launch_is_an_error(library):
+    _, packed = weight_of("int8", 16, 64)
+    x = torch.ones(1, 64, device="cuda").half()
+    with pytest.raises(RuntimeError, match=r"\[weight_only\] got 1x16x64 int8"):
+        run(x, packed, torch.ones(1, device="cuda"), Config(3, 1, 2, 1))

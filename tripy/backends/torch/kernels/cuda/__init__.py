@@ -1,0 +1,13 @@
+"""Kernels for NVIDIA GPUs. Files with kernels are imported when one is used: Triton is optional."""
+
+from tripy.backends.torch.kernels.cuda.linear import prepare as prepare_linear
+from tripy.backends.torch.kernels.cuda.others import (
+    prepare_attention,
+    prepare_norm,
+    prepare_one_token,
+    prepare_quantize,
+)
+
+__all__ = [
+    "prepare_attention", "prepare_linear", "prepare_norm", "prepare_one_token", "prepare_quantize",
+]  # fmt: skip

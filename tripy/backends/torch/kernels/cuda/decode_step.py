@@ -1,0 +1,293 @@
+"""Runs of a decode step's layers as one kernel, where the native library has it.
+
+A run is a sequence of quantized linear layers and one-token attentions, with the reshapes and the
+roundings between them, on few rows in float16 or bfloat16. What lies between its first and its last
+layer never becomes a tensor. See ``csrc/decode_step.cuh`` for why, and for the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional, cast
+
+import torch
+
+from tripy.backends.base import ReportRow
+from tripy.backends.torch.kernels.cuda import decode_limits as limits
+from tripy.backends.torch.kernels.cuda import native_decode as native
+from tripy.backends.torch.kernels.cuda.linear import GpuLinear
+from tripy.backends.torch.storage import TORCH_TYPES
+from tripy.graph import Node, Value
+
+T = torch.Tensor
+# Steps that are worth a run; and what has won against kernels of their own (benchmarks/LOG.md).
+_FEWEST = 4
+_ROWS = (1,)
+_TYPES = {"int8": 3, "float8": 4}  # enum Type of csrc/api.h
+_ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
+_LOG2_E = 1.4426950408889634
+_CHUNK, _MOST_CHUNKS = 64, 8  # Keys that a block's warps have at once.
+
+
+class Place(NamedTuple):
+    """Where a value of a run is: in the exchange, in a tensor, or in the parts of an attention."""
+
+    source: int
+    at: int
+    step: Optional[dict[str, Any]] = None  # that makes it
+    # Divided by this and rounded to that type on the way.
+    scale: float = 0.0
+    type: int = -1
+
+
+class Run:
+    """Steps that run as one kernel.
+
+    Attributes:
+        reads, writes: What it takes and gives, in order.
+    """
+
+    def __init__(self, where: torch.device) -> None:
+        self.where, self.blocks = where, native.blocks(where)
+        self.steps: list[dict[str, Any]] = []
+        self.nodes: list[Node] = []
+        self.reads: list[Value] = []
+        self.writes: list[Value] = []
+        self.rows = 0
+        self.weight_bytes = 0
+        self._places: dict[Value, Place] = {}
+        self._tensors: dict[Value, int] = {}  # Of inputs, then of results.
+        self._caches: dict[Value, Value] = {}  # A written cache, and the input that it lies in.
+        self._results: list[tuple[Value, torch.dtype]] = []
+        self._exchanged = 0
+        self._held: list[T] = []
+        self._spaces: dict[int, native.Exchange] = {}
+        self._spare: list[native.Exchange] = []
+        self._table: Optional[T] = None
+
+    # ---- Planning.
+
+    def makes(self, value: Optional[Value]) -> bool:
+        """Whether a value exists only once the run has begun."""
+        return value in self._places or value in self._caches
+
+    def _tensor(self, value: Value) -> int:
+        value = self._caches.get(value, value)
+        if value not in self._tensors:
+            self._tensors[value] = len(self._tensors)
+            self.reads.append(value)
+        return self._tensors[value]
+
+    def _place(self, value: Value) -> Place:
+        return self._places.get(value) or Place(native.FROM_TENSOR, self._tensor(value))
+
+    def _reserve(self, count: int) -> int:
+        at = self._exchanged
+        self._exchanged += count + count % 2  # Pairs are read at once.
+        return at
+
+    def _take(self, node: Node, rows: int) -> bool:
+        if self.rows not in (0, rows):
+            return False
+        self.rows = rows
+        self.nodes.append(node)
+        return True
+
+    def add_view(self, node: Node) -> bool:
+        """A reshape of a value of the run."""
+        place = self._places.get(node.inputs[0])  # type: ignore[arg-type]
+        if place is None:
+            return False
+        self._places[node.output] = place
+        self.nodes.append(node)
+        return True
+
+    def add_rounding(self, node: Node) -> bool:
+        """A quantize with one scale, of a value of the run."""
+        place, scale = self._places.get(node.inputs[0]), node.inputs[1]  # type: ignore[arg-type]
+        kind = node.attrs["dtype"].name
+        if place is None or place.scale or scale is None or scale.data is None or scale.rank:
+            return False
+        if kind not in _TYPES or node.attrs["dim"] is not None:
+            return False
+        self._places[node.output] = place._replace(scale=float(scale.data), type=_TYPES[kind])
+        self.nodes.append(node)
+        return True
+
+    def add_linear(
+        self, kernel: GpuLinear, node: Node, x: Value, residual: Optional[Value]
+    ) -> bool:
+        """A linear layer."""
+        if limits.why_not_linear(kernel, node) is not None or not self._fits(kernel, x, residual):
+            return False
+        if not self._take(node, limits.rows_of(node.output)):
+            return False
+        place = self._place(x)
+        outputs, size = kernel.weight.shape
+        row_bytes = kernel.weight.data.shape[1]
+        each = -(-outputs // self.blocks)
+        scale = kernel.both_scales if kernel.static else kernel.scale.expand(outputs).contiguous()
+        step: dict[str, Any] = {
+            "kind": native.LINEAR, "source": place.source, "in_": place.at, "k": size,
+            "n": outputs, "row_bytes": row_bytes, "weight_type": _TYPES[kernel.weight.kind],
+            "weight": self._hold(kernel.weight.data), "scale": self._hold(scale),
+            "bias": self._hold(kernel.bias), "activation": _ACTIVATIONS[node.attrs["activation"]],
+            "rows_each": each, "out": self._reserve(self.rows * outputs),
+            "quads": limits.quads(self.rows, size, kernel.norm is not None),
+            "stride": limits.stride(row_bytes), "stage_rows": limits.stage_rows(each, row_bytes),
+        }  # fmt: skip
+        if kernel.norm is not None:
+            step |= {"norm": native.NORMS[kernel.norm.kind], "eps": kernel.norm.eps}
+            step["norm_weight"] = self._hold(kernel.norm.weight)
+            step["norm_bias"] = self._hold(kernel.norm.bias)
+        if kernel.static:
+            step["in_type"] = _TYPES[kernel.weight.kind]
+            step["in_scale"] = kernel.x_scale if kernel.norm is not None else place.scale
+        if residual is not None:
+            added = self._place(residual)
+            name = "residual_tensor" if added.source == native.FROM_TENSOR else "residual"
+            step[name] = added.at
+        made = Place(native.FROM_EXCHANGE, step["out"], step)
+        if kernel.out_scale is not None:
+            step |= {"inverse_out_scale": 1 / kernel.out_scale}
+            step["out_type"] = _TYPES[node.attrs["dtype"].name]
+            made = made._replace(type=step["out_type"])
+        self.steps.append(step)
+        self._places[node.output] = made
+        self.weight_bytes += kernel.weight.nbytes
+        return True
+
+    def _fits(self, kernel: GpuLinear, x: Value, residual: Optional[Value]) -> bool:
+        """Whether input and residual have the types that a step reads."""
+        place = self._places.get(x)
+        wanted = _TYPES[kernel.weight.kind] if kernel.static and kernel.norm is None else -1
+        if place is None:
+            if wanted >= 0 or TORCH_TYPES[x.dtype] is not kernel.dtype:
+                return False
+        elif place.type != wanted:
+            return False
+        added = None if residual is None else self._places.get(residual)
+        if added is not None:
+            return added.source == native.FROM_EXCHANGE and added.type < 0
+        return residual is None or TORCH_TYPES[residual.dtype] is kernel.dtype
+
+    def add_attention(self, node: Node) -> bool:
+        """One token's attention, which writes its cache."""
+        cache, heads, position, lengths = (v for v in node.inputs if v is not None)
+        place = self._places.get(heads)
+        if limits.why_not_attention(node) is not None or place is None or place.type >= 0:
+            return False
+        if place.source != native.FROM_EXCHANGE or self.makes(position) or self.makes(lengths):
+            return False
+        rows, pairs, capacity, width = cast(tuple[int, ...], cache.shape)
+        if not self._take(node, rows):
+            return False
+        count = cast(int, heads.shape[1]) - pairs
+        chunk = limits.up(-(-capacity // _MOST_CHUNKS), _CHUNK)
+        chunks = -(-capacity // chunk)
+        step: dict[str, Any] = {
+            "kind": native.ATTENTION, "source": place.source, "in_": place.at,
+            "cache": self._tensor(cache), "position": self._tensor(position),
+            "lengths": self._tensor(lengths), "heads": count, "groups": pairs // 2,
+            "width": width, "capacity": capacity, "chunk": chunk, "chunks": chunks,
+            "score_scale": node.attrs["scale"] * _LOG2_E,
+        }  # fmt: skip
+        if chunks == 1:
+            step["out"] = self._reserve(rows * count * width)
+            made = Place(native.FROM_EXCHANGE, step["out"], step)
+        else:
+            step["partial"] = self._reserve(rows * count * chunks * (width + 2))
+            made = Place(native.FROM_PARTS, step["partial"], step)
+        self.steps.append(step)
+        written, attended = node.outputs
+        self._caches[written] = self._caches.get(cache, cache)
+        self._places[attended] = made
+        return True
+
+    def _hold(self, tensor: Optional[T]) -> Optional[int]:
+        if tensor is None:
+            return None
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            tensor = tensor.float()
+        self._held.append(tensor.contiguous())
+        return self._held[-1].data_ptr()
+
+    def finish(self, wanted: Sequence[Value]) -> bool:
+        """Ends planning; ``wanted`` are values that others read. Whether it is worth running."""
+        if len(self.steps) < _FEWEST or self.rows not in _ROWS:
+            return False
+        linear = [s for s in self.steps if s["kind"] == native.LINEAR]
+        if 2 * sum(s.get("in_type") == _TYPES["int8"] for s in linear) < len(linear):
+            return False
+        for value in wanted:
+            place = self._places.get(value)
+            if value in self._caches:
+                self.writes.append(value)
+            elif place is not None:
+                step = place.step
+                whole = step is not None and step["kind"] == native.LINEAR and place.type < 0
+                if not whole or step is None or "out_tensor" in step:
+                    return False
+                step["out_tensor"] = len(self._tensors) + len(self._results)
+                self._results.append((value, TORCH_TYPES[value.dtype]))
+                self.writes.append(value)
+        if len(self._tensors) + len(self._results) > native.MOST_TENSORS:
+            return False
+        for step in self.steps:  # How an input in parts is cut is said by the step that reads it.
+            made = next(
+                (p.step for p in self._places.values() if p.step and p.step.get("partial") ==
+                 step.get("in_")), None,
+            ) if step["source"] == native.FROM_PARTS else None  # fmt: skip
+            if made is not None:
+                for name in ("heads", "width", "chunk", "chunks", "lengths"):
+                    step[name] = made[name]
+        self._table = native.table([native.DecodeStep(**s) for s in self.steps], self.where)
+        self._spare.append(native.Exchange(self._exchanged, self.where))
+        return True
+
+    def row(self) -> ReportRow:
+        """For the report."""
+        kinds = [step["kind"] for step in self.steps]
+        name = (
+            f"one native kernel: {kinds.count(native.LINEAR)} linear layers, "
+            f"{kinds.count(native.ATTENTION)} attentions"
+        )
+        return ReportRow(f"run of {len(self.steps)} steps", "decode_step", name, "", 0)
+
+    # ---- Running.
+
+    def _space(self) -> native.Exchange:
+        """For a recording its own, since it may run beside all others; else the stream's."""
+        if torch.cuda.is_current_stream_capturing():
+            if self._spare:
+                return self._spare.pop()
+            return native.Exchange(self._exchanged, self.where)  # Its zeros are recorded too.
+        stream = torch.cuda.current_stream(self.where).cuda_stream
+        if stream not in self._spaces:
+            self._spaces[stream] = native.Exchange(self._exchanged, self.where)
+        while len(self._spare) < 2:
+            self._spare.append(native.Exchange(self._exchanged, self.where))
+        return self._spaces[stream]
+
+    def __call__(self, *inputs: T) -> tuple[T, ...]:
+        data = dict(zip(self.reads, map(_usable, inputs)))
+        for value, dtype in self._results:
+            data[value] = torch.empty(tuple(value.shape), dtype=dtype, device=self.where)  # type: ignore[arg-type]
+        tensors = [data[value] for value in self._tensors]
+        tensors += [data[value] for value, _ in self._results]
+        assert self._table is not None
+        space = self._space()
+        if torch.cuda.is_current_stream_capturing():
+            self._held += [space.values, space.launches]
+        native.run(self._table, len(self.steps), self.rows, space, tensors)
+        for value, given in zip(self.reads, inputs):
+            if value in self._caches.values() and data[value] is not given:
+                data[value] = given.copy_(data[value])  # The copy was written.
+        return tuple(data[self._caches.get(value, value)] for value in self.writes)
+
+
+def _usable(tensor: T) -> T:
+    """Itself, or a copy that is contiguous and begins at a multiple of 16 bytes."""
+    if tensor.is_contiguous() and tensor.data_ptr() % 16 == 0:
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
