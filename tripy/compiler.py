@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional, Union
@@ -156,7 +157,7 @@ def _check_arguments(func: Any, optimization_level: Any, args: Any, kwargs: Any)
             expected="a list of the positional arguments, one for each",
             hint=f"args=[{args!r}]",
         )
-    if kwargs is not None and not (isinstance(kwargs, Mapping) and all(map(_is_text, kwargs))):
+    if kwargs is not None and not (isinstance(kwargs, Mapping) and all(map(_is_name, kwargs))):
         raise TripyException(
             "compile: kwargs is not a dict of arguments by name.",
             got=f"kwargs={kwargs!r}",
@@ -164,8 +165,8 @@ def _check_arguments(func: Any, optimization_level: Any, args: Any, kwargs: Any)
         )
 
 
-def _is_text(key: Any) -> bool:
-    return isinstance(key, str)
+def _is_name(key: Any) -> bool:
+    return isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key)
 
 
 def _signature(func: Callable) -> inspect.Signature:

@@ -121,6 +121,9 @@ class Conv(_Convolution):
         [[[21.0, 32.0]]]
     """
 
+    # Python 3.10 shows the signature of a class's own methods only.
+    __init__ = _Convolution.__init__
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer.
 
@@ -192,6 +195,9 @@ class ConvTranspose(_Convolution):
         >>> conv(tp.Tensor([[[1.2, 2.0]]])).tolist()
         [[[1.0, 10.0, 2.0, 20.0]]]
     """
+
+    # Python 3.10 shows the signature of a class's own methods only.
+    __init__ = _Convolution.__init__
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer.

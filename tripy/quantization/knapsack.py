@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -138,7 +138,9 @@ def solve(groups: Sequence[Sequence[Option]], budget: int, limit: int = LIMIT) -
     order = sorted(range(len(groups)), key=lambda g: -max(o.size for o in groups[g]))
     sorted_groups = [_undominated(groups[g]) for g in order]
     tolerance = ROUNDING * sum(abs(o[0][1].cost) for o in sorted_groups)
-    sizes, costs = np.zeros(1, np.int64), np.zeros(1)
+    # numpy's types of arrays differ from version to version.
+    sizes: Any = np.zeros(1, np.int64)
+    costs: Any = np.zeros(1)
     trace: list[tuple[np.ndarray, np.ndarray]] = []
     best, best_at, unseen = np.inf, (0, 0, 0), np.inf
     steps = _Steps(sorted_groups)

@@ -26,9 +26,9 @@ _FEW = 1024
 def philox(seed: int, tokens: Array, row: int, step: int) -> Array:
     """The first of the four words, uint32, for each token."""
     # Even words in one array, odd ones in another: a round multiplies the even ones.
-    even = np.empty((2, len(tokens)), np.uint64)
+    even: Array = np.empty((2, len(tokens)), np.uint64)
     even[0], even[1] = tokens, step & 0xFFFFFFFF
-    odd = np.empty_like(even)
+    odd: Array = np.empty_like(even)
     odd[0], odd[1] = row & 0xFFFFFFFF, step >> 32 & 0xFFFFFFFF
     key = [seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF]
     for _ in range(_ROUNDS):
