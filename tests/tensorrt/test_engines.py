@@ -89,7 +89,7 @@ def test_a_damaged_engine(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("sm_90", r"ahead of time for a target[\s\S]*sm_75, sm_80[\s\S]*tensorrt\]"),
+        ("sm_90", r"ahead of time for a target[\s\S]*sm_75, sm_80[\s\S]*tensorrt-cu13"),
         ("ada", r"ahead of time for a target[\s\S]*'ada'"),
         (89, r"not a compute capability[\s\S]*target=89"),
         ([], "not a compute capability"),

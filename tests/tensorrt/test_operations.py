@@ -5,6 +5,8 @@ The networks are computed by tests/tensorrt/network_interpreter.py, from TensorR
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 
@@ -33,12 +35,19 @@ def _rows() -> list:
 
 @pytest.mark.parametrize(("case", "dtype"), _rows())
 def test_built_and_computed(case: Case, dtype):
-    for seed in range(SEEDS):
-        sample = case.build(SeededDraw(CASES.index(case) * 100 + seed), dtype)
-        for dynamic in (False, True):
-            if dynamic and not sample.options.get("dynamic", True):
-                continue
-            check(sample, dynamic, f"seed {seed}, {'dynamic' if dynamic else 'static'}")
+    start, compared = zlib.crc32(case.name.encode()), 0
+    for seed in range(start, start + 10 * SEEDS):
+        sample = case.build(SeededDraw(seed), dtype)
+        try:
+            for dynamic in (False, True):
+                if not dynamic or sample.options.get("dynamic", True):
+                    check(sample, dynamic, f"seed {seed}, {'dynamic' if dynamic else 'static'}")
+        except OverflowError:
+            continue  # What TensorRT computes of such values is not documented: others are drawn.
+        compared += 1
+        if compared == SEEDS:
+            return
+    pytest.fail(f"{compared} samples of {SEEDS} without undocumented overflow")
 
 
 def check(sample, dynamic: bool, how: str) -> None:

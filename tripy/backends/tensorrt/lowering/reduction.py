@@ -75,8 +75,10 @@ def _mean(net: Network, node: Node, tensor: Any) -> Any:
 def _var(net: Network, node: Node, tensor: Any) -> Any:
     axes, keep, kind = _axes(node), node.attrs["keepdim"], kind_of(node)
     wide = net.cast(tensor, dtypes.float32)
-    if not axes:
-        return net.cast(net.with_number("PROD", wide, float("nan"), dtypes.float32), kind)
+    if not axes:  # Of one element: its distance from itself, not defined with a correction.
+        distance = net.binary("SUB", wide, wide)
+        factor = float("nan") if node.attrs["correction"] >= 1 else 1.0
+        return net.cast(net.with_number("PROD", distance, factor, dtypes.float32), kind)
     distance = net.binary("SUB", wide, net.reduce("AVG", wide, axes, True))
     total = net.reduce("SUM", net.binary("PROD", distance, distance), axes, keep)
     count = _count(net, node, axes, dtypes.float32)
