@@ -15,7 +15,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from gpu_common import Timing, at_most, timed
+from gpu_common import Timing, at_most, attempt, timed
 
 T = torch.Tensor
 STEPS = 64  # of one timing
@@ -197,13 +197,15 @@ def measure_peers(
     half = {n: t.half() for n, t in state.items()}
     end, found = time.perf_counter() + seconds, {}
 
-    def attempt(label: str, what: str, run: Callable[[], Timing]) -> None:
-        try:
+    def timing_of(label: str, what: str, run: Callable[[], Timing]) -> None:
+        def within_time() -> Timing:
             with at_most(end - time.perf_counter()):
-                found.setdefault(what, {})[label] = run()
-        except Exception as error:  # Of compilers and libraries, of any type.
-            print(f"left out: {label}, {what}: {str(error).splitlines()[0]:.100}", flush=True)
-            torch.cuda.synchronize()
+                return run()
+
+        timing = attempt(f"{label}, {what}", within_time)
+        if timing is not None:
+            found.setdefault(what, {})[label] = timing
+            print(f"{what}, {label}: {timing.text()} us", flush=True)
 
     def compiled(peer: Peer, method: str) -> Callable:
         torch._dynamo.reset()
@@ -224,18 +226,20 @@ def measure_peers(
         makers["torch.compile torchao int8"] = lambda: with_torchao(Peer(half, layers, heads))
     for batch in batches:
         what = f"decode, batch {batch}"
-        attempt("torch float16, eager", what, partial(_decode_timing, eager, eager.decode, batch,
+        timing_of("torch float16, eager", what, partial(_decode_timing, eager, eager.decode, batch,
                                                       context, 5))  # fmt: skip
         for label, make in makers.items():
-            attempt(label, what, partial(decode, make, batch))
+            timing_of(label, what, partial(decode, make, batch))
     if prefill is not None:
         for block in eager.blocks:
             block.cache = None
-        attempt("torch float16, eager", "prefill", lambda: timed(lambda: eager.prefill(prefill), 5))
+        timing_of(
+            "torch float16, eager", "prefill", lambda: timed(lambda: eager.prefill(prefill), 5)
+        )
 
         def run() -> Timing:
             step = compiled(eager, "prefill")
             return timed(lambda: step(prefill), rounds)
 
-        attempt("torch.compile float16", "prefill", run)
+        timing_of("torch.compile float16", "prefill", run)
     return found

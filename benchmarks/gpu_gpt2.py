@@ -18,6 +18,7 @@ import os
 import resource
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,133 +28,71 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "nanogpt")]
 
 import common  # noqa: E402
 import torch  # noqa: E402
-from gpt2_peers import STEPS, Peer, largest_inputs, measure_peers  # noqa: E402
-from gpu_common import Timing, copy_bandwidth, on_the_gpu, timed  # noqa: E402
-from model import GPT, QUANT_MODES, GPTConfig, compile_steps  # noqa: E402
+from gpt2_ours import (  # noqa: E402
+    CAPACITY,
+    CONTEXT,
+    PREFILL,
+    SIZES,
+    VOCABULARY,
+    Ours,
+    divergence,
+    random_state,
+    step_bytes,
+    tripy_model,
+)
+from gpt2_peers import Peer, largest_inputs, measure_peers  # noqa: E402
+from gpu_common import Timing, attempt, copy_bandwidth  # noqa: E402
+from model import GPT, GPTConfig  # noqa: E402
 
 import tripy as tp  # noqa: E402
 
 T = torch.Tensor
 MODES = ("none", "int8", "int8-weight-only", "int4-weight-only", "float8")
-VOCABULARY, CAPACITY, CONTEXT = 50257, 1024, 256
-PREFILL = (8, 1024)
 SECONDS_FOR_PEERS = 90
 
 
-class Size(NamedTuple):
-    layers: int
-    heads: int
-    width: int
-    batches: tuple[int, ...]
+class Row(NamedTuple):
+    """Times of a contestant, and what else is known of it."""
+
+    what: str
+    label: str
+    timing: Timing
+    more: dict[str, float]
+
+    def text(self) -> str:
+        return f"{self.what}, {self.label}: {self.timing.text()} us"
 
 
-SIZES = {"124M": Size(12, 12, 768, (1, 8)), "XL": Size(48, 25, 1600, (1,))}
-
-
-def random_state(size: Size) -> dict[str, T]:
-    """Tensors by GPT-2's names, matrices [out, in], float32 on the GPU."""
-    generator = torch.Generator("cuda").manual_seed(0)
-
-    def normal(*shape: int) -> T:
-        return torch.randn(shape, generator=generator, device="cuda") * 0.02
-
-    width = size.width
-    state = {"wte.weight": normal(VOCABULARY, width), "wpe.weight": normal(CAPACITY, width)}
-    shapes = {"attn.c_attn": (3 * width, width), "attn.c_proj": (width, width),
-              "mlp.c_fc": (4 * width, width), "mlp.c_proj": (width, 4 * width)}  # fmt: skip
-    norms = ["ln_f"]
-    for i in range(size.layers):
-        for layer, shape in shapes.items():
-            state[f"h.{i}.{layer}.weight"] = normal(*shape)
-            state[f"h.{i}.{layer}.bias"] = normal(shape[0])
-        norms += [f"h.{i}.ln_1", f"h.{i}.ln_2"]
-    for norm in norms:
-        state[f"{norm}.weight"] = torch.ones(width, device="cuda")
-        state[f"{norm}.bias"] = torch.zeros(width, device="cuda")
-    return state
-
-
-def tripy_model(size: Size, mode: str, state: dict[str, T], inputs: dict[str, float]) -> GPT:
-    """The example's model: scales are the largest magnitudes, of blocks of 64 for int4."""
-    config = GPTConfig(VOCABULARY, CAPACITY, size.layers, size.heads, size.width,
-                       quant_mode=mode, dtype=tp.float16)  # fmt: skip
-    model, tensors = GPT(config), {name: t.half() for name, t in state.items()}
-    kind, _, static = QUANT_MODES[mode]
-    if kind is not None:
-        tensors["lm_head.weight"] = tensors["wte.weight"]
-        tensors["lm_head.weight_scale"] = state["wte.weight"].abs().amax(1) / 127
-    for name in inputs if kind is not None else ():
-        weight, high = state[f"{name}.weight"], {tp.int8: 127, tp.int4: 7}.get(kind, 448)
-        if kind is tp.int4:
-            scale = weight.view(weight.shape[0], -1, 64).abs().amax(2) / high
-        else:
-            scale = (weight.abs().amax(1) if kind is tp.int8 else weight.abs().max()) / high
-        tensors[f"{name}.weight_scale"] = scale
-        if static:
-            tensors[f"{name}.input_scale"] = torch.tensor(inputs[name] / high, device="cuda")
-    model.load_state_dict({name: tp.Tensor(t.half()) for name, t in tensors.items()}, strict=False)
-    return model
-
-
-# ------------------------------------------------------------------------------------------------
-# Contestants.
-
-
-class Ours:
-    """A model of tripy, compiled for one batch."""
-
-    def __init__(self, model: GPT, batch: int) -> None:
-        self.prefill, self.decode = compile_steps(model, batch)
-        self.caches, self.batch = model.new_caches(batch), batch
-
-    def decode_timing(self, prompts: T, rounds: int) -> Timing:
-        """A token, in the loop of tp.generate; prefill and the first steps are not counted."""
-        rows, found, first = prompts.tolist(), [], 8
-        for number in range(rounds + 1):
-            stamps = []
-            for _ in tp.generate(self.decode, rows, self.caches, prefill=self.prefill,
-                                 max_new_tokens=STEPS + first):  # fmt: skip
-                stamps.append(time.perf_counter())
-            if number:  # The first one compiles kernels and records the step.
-                found.append((stamps[-1] - stamps[first - 1]) / STEPS)
-        return Timing(found)
-
-    def replay_timing(self, rounds: int) -> Timing:
-        """One call of the compiled function, which replays a CUDA graph."""
-        token, place = (tp.Tensor(torch.full((self.batch,), n, dtype=torch.int32, device="cuda"))
-                        for n in (5, CONTEXT))  # fmt: skip
-        for _ in range(4):
-            self.decode(token, place, self.caches)
-        return on_the_gpu(lambda: self.decode(token, place, self.caches), rounds, 20)
-
-    def prefill_timing(self, tokens: T, rounds: int) -> Timing:
-        given = tp.Tensor(tokens.int())
-        lengths = tp.Tensor(torch.full((len(tokens),), tokens.shape[1], device="cuda").int())
-        self.prefill(given, lengths, self.caches)
-        return timed(lambda: self.prefill(given, lengths, self.caches), rounds)
-
-    def logits(self, tokens: T, lengths: T) -> T:
-        given = tp.Tensor(tokens.int()), tp.Tensor(lengths.int())
-        return self.prefill(*given, self.caches)[0].torch().float()
-
-
-def divergence(reference: T, logits: T) -> float:
-    """The mean KL divergence, in nats."""
-    p, q = (torch.log_softmax(t.double(), -1) for t in (reference, logits))
-    return float((p.exp() * (p - q)).sum(-1).mean())
-
-
-def step_bytes(size: Size, mode: str, batch: int) -> float:
-    """Bytes that a step must move: all weights with their scales, and the keys and values."""
-    each = {"none": 2, "int4-weight-only": 0.5 + 2 / 64}.get(mode, 1)
-    blocks, head = 12 * size.layers * size.width**2, VOCABULARY * size.width
-    scales = 0 if mode == "none" else 2 * VOCABULARY + 2 * 9 * size.layers * size.width
-    cache = 2 * 2 * size.layers * CONTEXT * size.width * batch
-    return blocks * each + head * (2 if mode == "none" else 1) + scales + cache
+def measure_mode(
+    name: str, mode: str, state: dict[str, T], inputs: dict[str, float], tokens: T,
+    ends: list[T], references: list[T], bandwidth: float, rounds: int, quick: bool,
+) -> list[Row]:  # fmt: skip
+    """One way to quantize tripy's model: decode, and prefill unless it is to be quick."""
+    size = SIZES[name]
+    model, rows = tripy_model(size, mode, state, inputs), []
+    wide = Ours(model, PREFILL[0])
+    kl = [divergence(r, wide.logits(tokens[:, :256], end)) for r, end in zip(references, ends)]
+    accuracy = {"KL": sum(kl) / len(kl)}
+    for batch in size.batches[: 1 if quick else None]:
+        steps = wide if batch == PREFILL[0] else Ours(model, batch)
+        timing = steps.decode_timing(tokens[:batch, :CONTEXT], rounds)
+        moved = step_bytes(size, mode, batch)
+        more = {"MB": moved / 1e6, "of bandwidth": moved / timing.middle / bandwidth}
+        rows.append(Row(f"decode, batch {batch}", f"tripy {mode}", timing, accuracy | more))
+        print(f"{name}: {rows[-1].text()}", flush=True)
+        # Last: a program that cannot be replayed is still one that has been timed.
+        replay = attempt(f"{name}, {mode}: replay", lambda s=steps: s.replay_timing(rounds))
+        if replay is not None:
+            more["replay us"] = replay.middle * 1e6
+            rows[-1] = rows[-1]._replace(more=accuracy | more)
+    if not quick:
+        rows.append(Row("prefill", f"tripy {mode}", wide.prefill_timing(tokens, 5), accuracy))
+        print(f"{name}: {rows[-1].text()}", flush=True)
+    return rows
 
 
 def measure(name: str, bandwidth: float, rounds: int, quick: bool) -> list[dict]:
-    """All contestants of one size."""
+    """All contestants of one size; those that fail are left out, and said to be."""
     size, state = SIZES[name], random_state(SIZES[name])
     exact = Peer(state, size.layers, size.heads)
     tokens = torch.randint(0, VOCABULARY, PREFILL, device="cuda")
@@ -163,36 +102,30 @@ def measure(name: str, bandwidth: float, rounds: int, quick: bool) -> list[dict]
     rows = torch.arange(PREFILL[0], device="cuda")
     references = [exact.every(tokens[:, :256])[rows, end - 1] for end in ends]
     del exact
-    batches, ours = size.batches[: 1 if quick else None], []
+    ours: list[Row] = []
     for mode in ("none", "int8") if quick else MODES:
-        model = tripy_model(size, mode, state, inputs)
-        wide = Ours(model, PREFILL[0])
-        kl = [divergence(r, wide.logits(tokens[:, :256], end)) for r, end in zip(references, ends)]
-        accuracy = {"KL": sum(kl) / len(kl)}
-        for batch in batches:
-            steps = wide if batch == PREFILL[0] else Ours(model, batch)
-            timing = steps.decode_timing(tokens[:batch, :CONTEXT], rounds)
-            moved = step_bytes(size, mode, batch)
-            more = {"replay us": steps.replay_timing(rounds).middle * 1e6, "MB": moved / 1e6,
-                    "of bandwidth": moved / timing.middle / bandwidth}  # fmt: skip
-            ours.append((f"decode, batch {batch}", f"tripy {mode}", timing, accuracy | more))
-        if not quick:
-            ours.append(("prefill", f"tripy {mode}", wide.prefill_timing(tokens, 5), accuracy))
-        del model, wide, steps
+        measured = partial(
+            measure_mode, name, mode, state, inputs, tokens, ends, references, bandwidth, rounds,
+            quick,
+        )  # fmt: skip
+        ours += attempt(f"{name}, tripy {mode}", measured) or []
         gc.collect()
     # Last: a compiler that is stopped may leave the GPU unusable.
     peers = measure_peers(
-        state, size.layers, size.heads, batches, None if quick else tokens, CONTEXT, rounds,
-        25 if quick else SECONDS_FOR_PEERS, quick,
+        state, size.layers, size.heads, size.batches[: 1 if quick else None],
+        None if quick else tokens, CONTEXT, rounds, 60 if quick else SECONDS_FOR_PEERS, quick,
     )  # fmt: skip
-    rows = [(what, label, timing, {}) for what, group in peers.items()
-            for label, timing in group.items()]  # fmt: skip
+    theirs = [
+        Row(what, label, timing, {})
+        for what, group in peers.items() for label, timing in group.items()
+    ]  # fmt: skip
     results = []
-    for what, label, timing, more in sorted(rows + ours, key=lambda row: row[0]):
-        others = [t.middle for t in peers.get(what, {}).values()]
-        ratio = {"x best peer": min(others) / timing.middle} if others else {}
-        results.append({"size": name, "what": what, "contestant": label, "text": timing.text(),
-                        "us": timing.middle * 1e6, **ratio, **more})  # fmt: skip
+    for row in sorted(theirs + ours, key=lambda row: row.what):
+        others = [t.middle for t in peers.get(row.what, {}).values()]
+        ratio = {"x best peer": min(others) / row.timing.middle} if others else {}
+        results.append({"size": name, "what": row.what, "contestant": row.label,
+                        "text": row.timing.text(), "us": row.timing.middle * 1e6, **ratio,
+                        **row.more})  # fmt: skip
     return results
 
 
@@ -283,12 +216,13 @@ def main() -> None:
     print(f"{known['gpu']}: copy {bandwidth / 1e12:.2f} TB/s")
     results: list[dict] = []
     for name in ["124M"] if options.quick else options.sizes:
-        new = measure(name, bandwidth, options.rounds, options.quick)
+        measured = partial(measure, name, bandwidth, options.rounds, options.quick)
+        new = attempt(f"GPT-2 {name}", measured) or []
         show(new)
         results += new
         gc.collect()
         torch.cuda.empty_cache()
-    bits = {} if options.quick else demo_bits()
+    bits = {} if options.quick else attempt("the demo's checkpoint", demo_bits) or {}
     common.finish("gpu_gpt2", {**known, "copy TB/s": bandwidth / 1e12, "rows": results,
                                "demo bits a byte": bits})  # fmt: skip
 

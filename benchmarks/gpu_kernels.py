@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import common
 import torch
 import torch.nn.functional as F
+from gpu_common import attempt, copy_bandwidth
 
 import tripy as tp
 
@@ -57,21 +58,6 @@ def seconds(call: Callable[[int], object], copies: int, repeats: int = 15) -> fl
         end.synchronize()
         times.append(start.elapsed_time(end) * 1e-3 / len(calls))
     return statistics.median(times)
-
-
-def copy_bandwidth() -> float:
-    """Bytes read and written a second by a large copy: not in a graph, where copies are slower."""
-    source = torch.randint(-128, 128, (1 << 30,), dtype=INT8, device="cuda")
-    target = torch.empty_like(source)
-    times = []
-    for _ in range(10):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        target.copy_(source)
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) * 1e-3)
-    return 2 * source.numel() / statistics.median(times)
 
 
 def module(name: str) -> Any:
@@ -125,7 +111,11 @@ def layer(
             def ours(i: int, kernel: Callable = kernel, x: T = x, out: T = out) -> T:
                 return kernel(x, packed[i], scale, bias=bias, dtype=HALF, out=out, pdl=True)
 
-            times[maker] = seconds(ours, copies)
+            run = functools.partial(seconds, ours, copies)
+            if (time := attempt(f"{name}, {kind}, {m} rows, {maker}", run)) is not None:
+                times[maker] = time
+        if not times:
+            continue
         # The peer knows no packed int4: it reads int8.
         peer: Optional[float] = None
         if m in COMPILED_ROWS and kind == "int8":
@@ -134,13 +124,15 @@ def layer(
             def theirs(i: int, function: Callable = function, x: T = x) -> T:
                 return function(x, plain[i], scale, bias)
 
-            peer = seconds(theirs, copies)
+            run = functools.partial(seconds, theirs, copies)
+            peer = attempt(f"{name}, {kind}, {m} rows, torch.compile", run)
         moved = size + x.nbytes + 2 * m * n
         best = min(times, key=lambda maker: times[maker])
+        one_row = results[0]["us"].get(best) if results else times[best] * 1e6
         results.append({
             "layer": name, "kind": kind, "rows": m, "us": {k: t * 1e6 for k, t in times.items()},
             "best": best, "of copy": moved / times[best] / bandwidth,
-            "x one row": times[best] / (results[0]["us"][best] * 1e-6 if results else times[best]),
+            "x one row": None if one_row is None else times[best] * 1e6 / one_row,
             "x torch.compile": None if peer is None else peer / times[best],
         })  # fmt: skip
     return results
@@ -160,7 +152,10 @@ def norm(bandwidth: float) -> list[dict]:
     weight, bias = (torch.randn(width, device="cuda").to(HALF) for _ in range(2))
     scale = torch.tensor(0.03, device="cuda")
     function = compiled(normalized)
-    peer = seconds(lambda _: function(x, residual, weight, bias, scale), 1)
+    peer = attempt(
+        "norms, torch.compile",
+        lambda: seconds(lambda _: function(x, residual, weight, bias, scale), 1),
+    )
     moved = rows * width * (2 + 2 + 2 + 1)
     results = []
     for name, kwargs in (
@@ -173,7 +168,7 @@ def norm(bandwidth: float) -> list[dict]:
         time = seconds(ours, 1)
         results.append({
             "norm": name, "us": time * 1e6, "of copy": moved / time / bandwidth,
-            "x torch.compile": peer / time,
+            "x torch.compile": None if peer is None else peer / time,
         })  # fmt: skip
     return results
 
@@ -185,20 +180,15 @@ def main() -> None:
     bandwidth = copy_bandwidth()
     print(f"{torch.cuda.get_device_name()}: copy {bandwidth / 1e12:.2f} TB/s\n")
     layers: list[dict] = []
-    for kind in ("int8", "int4"):
-        layers += layer(f"{SIZE}x{SIZE}", kind, SIZE, SIZE, ROWS, bandwidth)
-    for name, (n, k) in GPT2.items():
-        layers += layer(f"GPT-2 {name} {n}x{k}", "int8", n, k, (1,), bandwidth)
-    header = ["layer", "weight", "rows", "us", "of copy", "x one row", "x torch.compile"]
-    print(common.table(header, [
-        [r["layer"], r["kind"], r["rows"],
-         ", ".join(f"{maker} {us:.1f}" for maker, us in r["us"].items()),
-         f"{r['of copy']:.2f}", f"{r['x one row']:.2f}", _ratio(r["x torch.compile"])]
-        for r in layers
-    ]))  # fmt: skip
-    norms = norm(bandwidth)
+    cases = [(f"{SIZE}x{SIZE}", kind, SIZE, SIZE, ROWS) for kind in ("int8", "int4")]
+    cases += [(f"GPT-2 {name} {n}x{k}", "int8", n, k, (1,)) for name, (n, k) in GPT2.items()]
+    for case in cases:
+        new = attempt(f"{case[0]}, {case[1]}", functools.partial(layer, *case, bandwidth)) or []
+        show_layers(new)
+        layers += new
+    norms = attempt("norms", functools.partial(norm, bandwidth)) or []
     header = ["residual + LayerNorm + int8", "us", "of copy", "x torch.compile"]
-    print("\n" + common.table(header, [
+    print(common.table(header, [
         [f"{NORM_SHAPE[0]}x{NORM_SHAPE[1]}, {r['norm']}", f"{r['us']:.0f}", f"{r['of copy']:.2f}",
          _ratio(r["x torch.compile"])]
         for r in norms
@@ -207,6 +197,16 @@ def main() -> None:
         "gpu": torch.cuda.get_device_name(), "copy TB/s": bandwidth / 1e12, "layers": layers,
         "norms": norms,
     })  # fmt: skip
+
+
+def show_layers(rows: list[dict]) -> None:
+    header = ["layer", "weight", "rows", "us", "of copy", "x one row", "x torch.compile"]
+    print(common.table(header, [
+        [r["layer"], r["kind"], r["rows"],
+         ", ".join(f"{maker} {us:.1f}" for maker, us in r["us"].items()),
+         f"{r['of copy']:.2f}", _ratio(r["x one row"]), _ratio(r["x torch.compile"])]
+        for r in rows
+    ]) + "\n", flush=True)  # fmt: skip
 
 
 def _ratio(value: Optional[float]) -> str:

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import geometric_mean, median, quantiles
 from types import ModuleType
@@ -26,25 +28,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import common
 import torch
+from gpu_common import attempt, copy_bandwidth
 from linear_contestants import (
     F8,
     HALF,
     INT8,
+    PEAK,
     Case,
     Contestant,
     kernel,
+    limit,
     new_case,
     ours,
     peers,
     random,
+    weight_bytes,
     weight_of,
 )
 
 import tripy as tp
 
 T = torch.Tensor
-# Operations a second, dense: NVIDIA's data sheet of H100 and H200 SXM.
-PEAK = {HALF: 989e12, INT8: 1979e12, F8: 1979e12}
 # Model: layer: outputs, inputs.
 LAYERS = {
     "GPT-2": {"qkv": (2304, 768), "proj": (768, 768), "up": (3072, 768), "down": (768, 3072)},
@@ -60,7 +64,8 @@ QUICK_ROWS = (1, 16, 256, 4096)
 PLOTTED = "up"  # The layer of --quick, of torch.compile, and of the plot.
 COMPILED_ROWS = (1, 16, 256)  # torch.compile takes seconds for each.
 WHOLE = ((4096, 4096, 4096), (8192, 8192, 8192), (4096, 16384, 4096))
-CHECKED_ROWS = 64
+CHECKED_ROWS, LARGEST_ERROR = 64, 1e-2  # A kernel that computes something else takes no part.
+wrong: list[str] = []
 
 
 def graph(call: Callable[[T, int], T], x: T, copies: int) -> tuple[torch.cuda.CUDAGraph, int]:
@@ -93,13 +98,6 @@ def seconds(call: Callable[[T, int], T], x: T, copies: int, repeats: int) -> lis
     return [replay(*recorded) for _ in range(repeats)]
 
 
-def copy_bandwidth() -> float:
-    """Bytes read and written a second by a large copy."""
-    source = random(INT8, 2**30)
-    target = torch.empty_like(source)
-    return 2 * source.numel() / median(seconds(lambda x, _: target.copy_(x), source, 1, 10))
-
-
 # ------------------------------------------------------------------------------------------------
 # Whole layers of many rows.
 
@@ -108,8 +106,11 @@ def whole_layers(rounds: int) -> list[dict[str, object]]:
     native = kernel("native")
     if native is None or native.available(tp.device("gpu")) is not None:
         return []
-    kinds = [(sizes, kind) for sizes in WHOLE for kind in (INT8, F8)]
-    return [row for sizes, kind in kinds for row in whole_layer(native, sizes, kind, rounds)]
+    rows = []
+    for sizes, kind in itertools.product(WHOLE, (INT8, F8)):
+        measured = partial(whole_layer, native, sizes, kind, rounds)
+        rows += attempt(f"whole layers, {sizes}, {kind}", measured) or []
+    return rows
 
 
 def whole_layer(
@@ -160,27 +161,12 @@ def whole_layer(
 # All layers.
 
 
-def limit(case: Case, kind: str, bandwidth: float) -> float:
-    """The least seconds that bytes and operations take."""
-    only_weight = kind.endswith("weight")
-    inputs = case.m * case.k * (2 if only_weight else 1)
-    size = weight_bytes(case, kind) + inputs + case.m * case.n * 2
-    peak = PEAK[HALF if only_weight else INT8]
-    return max(size / bandwidth, 2 * case.m * case.n * case.k / peak)
-
-
-def weight_bytes(case: Case, kind: str) -> float:
-    return case.n * case.k * (0.5 if kind.startswith("int4") else 1)
-
-
-def check(case: Case, kind: str, contestant: Contestant, x: T) -> None:
-    """The first rows against float32; a kernel that computes something else takes no part."""
+def error_of(case: Case, kind: str, contestant: Contestant, x: T) -> float:
+    """How far the first rows are from float32's, relative to their size."""
     part = x[:CHECKED_ROWS]
     expected = part.float() @ weight_of(case, kind).T * case.scale + case.bias.float()
     got = contestant.call(x, 0)[: len(part)].float()
-    error = float((got - expected).norm() / expected.norm())
-    if not error < 1e-2:
-        sys.exit(f"gpu_linear: {kind}, {case.m}x{case.n}x{case.k}: relative error {error:.2e}")
+    return float((got - expected).norm() / expected.norm())
 
 
 def measure(
@@ -192,22 +178,25 @@ def measure(
 
     def time(name: str, contestant: Contestant) -> Optional[float]:
         if name not in known:
-            try:
-                x = inputs[contestant.takes]
-                known[name] = seconds(contestant.call, x, case.copies, repeats)
-            except RuntimeError:  # Sizes that the library does not take.
-                torch.cuda.synchronize()
-                known[name] = []
+            x = inputs[contestant.takes]
+            run = partial(seconds, contestant.call, x, case.copies, repeats)
+            # Some libraries do not take all sizes.
+            known[name] = attempt(f"{name}, {case.m}x{case.n}x{case.k}", run) or []
         return median(known[name]) if known[name] else None
 
     rows = []
     others = peers(case, with_compile)
     for who, contestant in ours(case, only_native=quick).items():
         kind = who.split(":")[0]
-        check(case, kind, contestant, inputs[contestant.takes])
+        checked = partial(error_of, case, kind, contestant, inputs[contestant.takes])
+        error = attempt(f"{name}, {case.m} rows, {who}", checked)
+        if error is None or not error < LARGEST_ERROR:
+            print(f"WRONG: {name}, {case.m} rows, {who}: relative error {error}", flush=True)
+            wrong.append(who)
+            continue
         mine = time(who, contestant)
         if mine is None:
-            sys.exit(f"gpu_linear: {name}, {case.m} rows, {who}: failed")
+            continue
         times = {peer: (time(peer, c), c.part) for peer, c in others[kind].items()}
         whole = {p: t for p, (t, part) in times.items() if t is not None and not part}
         best = min(whole, key=lambda p: whole[p])
@@ -271,10 +260,13 @@ def main() -> None:
             for m in QUICK_ROWS if options.quick else ROWS:
                 with_compile = layer == PLOTTED and m in COMPILED_ROWS
                 with_compile &= not options.quick or (m == 1 and model == "GPT-2 XL")
-                new += measure(
-                    new_case(m, n, k), f"{model} {layer} {n}x{k}", bandwidth, with_compile,
-                    options.quick, options.repeats,
-                )  # fmt: skip
+                case, name = (m, n, k), f"{model} {layer} {n}x{k}"
+
+                def measured(case: tuple = case, name: str = name, on: bool = with_compile) -> list:
+                    return measure(new_case(*case), name, bandwidth, on, options.quick,
+                                   options.repeats)  # fmt: skip
+
+                new += attempt(f"{name}, {m} rows", measured) or []
             show(new, ("layer", "rows", "contestant", "us", "tera", "weight TB/s", "limit",
                        "best peer", "x best", "x fp16"))  # fmt: skip
             rows += new
@@ -284,11 +276,13 @@ def main() -> None:
         means = [geometric_mean(r[key] for r in mine) for key in ("x best", "x fp16")]
         print(f"  {who}: {means[0]:.2f} x the best peer, {means[1]:.2f} x fp16")
     if options.plot:
-        plot(rows, options.plot)
+        attempt("the plot", partial(plot, rows, options.plot))
     common.finish("gpu_linear", {
         "gpu": torch.cuda.get_device_name(), "copy TB/s": bandwidth / 1e12, "whole": whole,
         "rows": rows,
     })  # fmt: skip
+    if wrong:
+        sys.exit(f"gpu_linear: {len(wrong)} wrong results")
 
 
 def show(rows: Sequence[dict], keys: Sequence[str]) -> None:

@@ -14,6 +14,8 @@ import tripy as tp
 
 T = torch.Tensor
 HALF, INT8, F8 = torch.float16, torch.int8, torch.float8_e4m3fn
+# Operations a second, dense: NVIDIA's data sheet of H100 and H200 SXM.
+PEAK = {HALF: 989e12, INT8: 1979e12, F8: 1979e12}
 KERNELS = "tripy.backends.torch.kernels.cuda."
 # Beyond these rows a weight-only layer expands its weight and multiplies in floating point.
 FEW_ROWS = 64
@@ -61,6 +63,19 @@ def weight_of(case: Case, kind: str) -> T:
     if kind == "int4 weight":
         return (case.int8[0] >> 4).float()
     return (case.float8 if kind == "float8" else case.int8)[0].float()
+
+
+def limit(case: Case, kind: str, bandwidth: float) -> float:
+    """The least seconds that bytes and operations take."""
+    only_weight = kind.endswith("weight")
+    inputs = case.m * case.k * (2 if only_weight else 1)
+    size = weight_bytes(case, kind) + inputs + case.m * case.n * 2
+    peak = PEAK[HALF if only_weight else INT8]
+    return max(size / bandwidth, 2 * case.m * case.n * case.k / peak)
+
+
+def weight_bytes(case: Case, kind: str) -> float:
+    return case.n * case.k * (0.5 if kind.startswith("int4") else 1)
 
 
 @functools.cache

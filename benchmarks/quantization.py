@@ -4,24 +4,28 @@
 
 Three tables: bits a byte and KL divergence of the demo GPT on text that it was not trained on, with
 the standard errors of their means over windows, and what that closes of the gap that the plain
-scales of the same format leave;
+scales of the same format leave, with the standard error of that, window by window;
 the output of a layer whose inputs have outlier channels; seconds and memory of calibrating a random
 GPT-2 124M of transformers (`pip install transformers`), as ratios to the plain forward passes. In
-the third, "MiB more" is the peak above the model; "without a batch" is that less the peak of the
-plain passes, and with the model, in sizes of the model.
+the third, each row has a process of its own: what an allocator keeps of one row would be there for
+the next, and hide or pretend that it needs memory. "MiB more" is the peak above the model; "without
+a batch" is that less the peak of the plain passes, and with the model, in sizes of the model.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import ctypes
 import gc
 import math
+import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Optional
 
 os.environ.setdefault("TRIPY_DEVICE", "cpu")
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,7 +89,7 @@ def quality(windows: int, wanted_rows: Callable[[str], bool]) -> list[list[objec
     before = torch.cat([bits(p, goal) for p, goal in zip(wanted, goals)])
     base = float(before.mean())
     rows: list[list[object]] = [["float32", f"{base:.4f}", "", "", "", ""]]
-    plain: dict[str, tuple[float, float]] = {}
+    plain: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     for name, config in configurations().items():
         if not wanted_rows(name):
             continue
@@ -97,12 +101,12 @@ def quality(windows: int, wanted_rows: Callable[[str], bool]) -> list[list[objec
             after.append(bits(q, goal))
             parts.append((p.exp() * (p - q)).sum(-1).mean(-1))
         rise, divergence = torch.cat(after) - before, torch.cat(parts)
-        means = (float(rise.mean()), float(divergence.mean()))
-        reference = plain.setdefault(name.partition(",")[0], means)
-        closed = [f"{1 - mine / theirs:.0%}" for mine, theirs in zip(means, reference)]
+        reference = plain.setdefault(name.partition(",")[0], (rise, divergence))
+        more, spent = float(rise.mean()), float(divergence.mean())
         rows.append(
-            [name, f"{base + means[0]:.4f}", f"{means[0] / base:+.2%} ± {error(rise) / base:.2%}",
-             f"{means[1]:.5f} ± {error(divergence):.5f}", *closed]
+            [name, f"{base + more:.4f}", f"{more / base:+.2%} ± {error(rise) / base:.2%}",
+             f"{spent:.5f} ± {error(divergence):.5f}",
+             *(closed(*pair) for pair in zip((rise, divergence), reference))]
         )  # fmt: skip
     return rows
 
@@ -116,6 +120,15 @@ def bits(likelihoods: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
 def error(values: torch.Tensor) -> float:
     """The standard error of their mean."""
     return float(values.std()) / len(values) ** 0.5
+
+
+def closed(mine: torch.Tensor, theirs: torch.Tensor) -> str:
+    """The share of a gap that is closed, by the means over the same windows.
+
+    Its standard error is that of a ratio of means, by the first-order (delta) method.
+    """
+    ratio = mine.mean() / theirs.mean()
+    return f"{1 - ratio:.0%} ± {error((mine - ratio * theirs) / theirs.mean()):.0%}"
 
 
 def outliers() -> list[list[object]]:
@@ -145,55 +158,74 @@ def outliers() -> list[list[object]]:
     return rows
 
 
-def cost(wanted_rows: Callable[[str], bool]) -> list[list[object]]:
-    """Seconds and memory of calibrating GPT-2 124M with 128 sequences of 128 tokens."""
-    from transformers import GPT2Config, GPT2LMHeadModel  # noqa: PLC0415  (optional)
-
-    torch.manual_seed(0)
-    data = torch.randint(0, 50257, (128, 128)).split(4)
-    base = GPT2LMHeadModel(GPT2Config()).eval().requires_grad_(False)
-    weights = sum(p.numel() * p.element_size() for p in base.parameters())
-
-    def forward(model: torch.nn.Module) -> None:
-        with torch.no_grad():
-            for batch in data:
-                model(batch, use_cache=False)
-
-    forward(base)  # Memory that the allocator keeps, and first calls.
-    configs = {
+def costs() -> dict[str, Optional[tq.QuantizationConfig]]:
+    """What is calibrated; None for the forward passes alone."""
+    return {
         "plain forward passes": None,
         "int8, max": tq.INT8_DEFAULT_CFG,
         "int8, mse of histograms": tq.INT8_DEFAULT_CFG.with_algorithm("max", calibrator="mse"),
         "int8, smoothquant": tq.INT8_SMOOTHQUANT_CFG,
         "int4, awq": tq.INT4_AWQ_CFG,
     }
+
+
+def cost(wanted_rows: Callable[[str], bool]) -> list[list[object]]:
+    """Seconds and memory of calibrating GPT-2 124M with 128 sequences of 128 tokens."""
     rows: list[list[object]] = []
-    plain = activations = 0.0
-    for name, config in configs.items():
+    activations = 0
+    for name, config in costs().items():
         if config is not None and not wanted_rows(name):
             continue
-        model = base if config is None else copy.deepcopy(base)
-        gc.collect()
-        before = peak(reset=True)
-        start = time.perf_counter()
-        if config is None:
-            forward(model)
-        else:
-            tq.quantize(model, config, forward)
-        seconds, grown = time.perf_counter() - start, peak() - before
-        if config is None:
-            plain, activations = seconds, grown
-        share = 1 + max(0.0, grown - activations) / weights
+        with multiprocessing.get_context("spawn").Pool(1) as process:
+            seconds, plain, grown, weights = process.apply(measured, (name,))
+        activations = grown if config is None else activations
+        share = 1 + (grown - activations) / weights
         row = [name, f"{seconds:.1f}", f"{seconds / plain:.2f}", f"{grown >> 20}", f"{share:.2f}"]
         rows.append(row)
-        del model
     return rows
 
 
-def peak(reset: bool = False) -> int:
-    """The largest resident size of the process since the last reset, in bytes; Linux only."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
+def measured(name: str, sequences: int = 128) -> tuple[float, float, int, int]:
+    """In a fresh process: seconds, those of plain passes, bytes above the model, and its bytes."""
+    from transformers import GPT2Config, GPT2LMHeadModel  # noqa: PLC0415  (optional)
+
+    tp.logger.verbosity = "warning"
+    torch.manual_seed(0)
+    data = torch.randint(0, 50257, (sequences, 128)).split(4)
+    model = GPT2LMHeadModel(GPT2Config()).eval().requires_grad_(False)
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+
+    def forward(model: torch.nn.Module, batches: Sequence[torch.Tensor] = data) -> None:
+        with torch.no_grad():
+            for batch in batches:
+                model(batch, use_cache=False)
+
+    before = settled()
+    forward(model, data[:1])  # First calls take longer.
+    start = time.perf_counter()
+    forward(model)
+    middle = time.perf_counter()
+    config = costs()[name]
+    if config is None:
+        return middle - start, middle - start, peak() - before, weights
+    tq.quantize(model, config, forward)
+    seconds = time.perf_counter() - middle
+    return seconds, middle - start, peak() - before, weights
+
+
+def settled() -> int:
+    """The resident size of the process in bytes, where its peak then starts; glibc on Linux only.
+
+    What making the model has freed goes back first: it would serve as room for activations.
+    """
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak()
+
+
+def peak() -> int:
+    """The largest resident size since then, in bytes."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) << 10
 

@@ -4,6 +4,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdint>
+
 enum Type : int { kTypeFloat32, kTypeFloat16, kTypeBFloat16, kTypeInt8, kTypeFloat8 };
 
 extern "C" {

@@ -1,227 +1,256 @@
-// Attention of a decode step: each row's new key and value go into the cache, its queries attend.
+// Attention of a decode step: the new key and value go into the cache, the query of a head attends.
+//
+// A unit of work is one chunk of the keys of one head. Width / 16 neighbouring lanes share a key, 16
+// columns each: eight, and eight from the other half of the head. Each such group of lanes has two
+// keys, and so a block kKeys, which is a chunk.
 #pragma once
 
 #include "decode_step.cuh"
 
 namespace tripy {
 
-constexpr int kTile = 2;  // Keys that a thread has its columns of at once.
+template <int Width>
+struct Split {
+  static constexpr int kLanes = Width / 16, kGroups = 32 / kLanes;
+  static constexpr int kOfWarp = 2 * kGroups, kKeys = kWarps * kOfWarp;
+};
 
-// Eight neighbours of the cache as floats.
+// A thread's columns of one head: 16 values as the cache and the exchange have them.
+struct Sixteen {
+  uint4 low, high;
+};
+
 template <class T>
-__device__ __forceinline__ void unpack_eight(uint4 const& raw, float (&x)[8]) {
-  auto pairs = reinterpret_cast<typename Convert<T>::Pair const*>(&raw);
+__device__ __forceinline__ void unpack(Sixteen const& raw, float (&x)[16]) {
+  uint32_t const words[8] = {raw.low.x,  raw.low.y,  raw.low.z,  raw.low.w,
+                             raw.high.x, raw.high.y, raw.high.z, raw.high.w};
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    float2 two = Convert<T>::floats(pairs[i]);
-    x[2 * i] = two.x;
-    x[2 * i + 1] = two.y;
+  for (int i = 0; i < 8; i++) {
+    float2 two = floats_of<T>(words[i]);
+    x[2 * i] = two.x, x[2 * i + 1] = two.y;
   }
 }
 
-__device__ __forceinline__ void read_eight(Exchange const& exchange, int at, float (&x)[8]) {
-  bool missing = true;
-  for (uint32_t tries = 0; missing; tries++) {
-    missing = false;
+// The same with the numbers of their launches.
+struct SixteenUnits {
+  uint4 two[4];
+
+  __device__ __forceinline__ void load(Exchange const& exchange, int at, int half) {
+    two[0] = load_two_units(exchange.units + at);
+    two[1] = load_two_units(exchange.units + at + 2);
+    two[2] = load_two_units(exchange.units + at + half);
+    two[3] = load_two_units(exchange.units + at + half + 2);
+  }
+
+  __device__ __forceinline__ bool are_of(uint32_t launch) const {
+    bool there = true;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      float2 two;
-      missing |= !exchange.try_pair(at + 2 * i, two);
-      x[2 * i] = two.x;
-      x[2 * i + 1] = two.y;
+      there &= two[i].y == launch & two[i].w == launch;
     }
-    Exchange::give_up(tries);
+    return there;
   }
-}
 
-template <class T>
-__device__ __forceinline__ void store_eight(T* to, float const (&x)[8]) {
-  uint4 raw;
-  auto pairs = reinterpret_cast<typename Convert<T>::Pair*>(&raw);
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    pairs[i] = Convert<T>::pair(x[2 * i], x[2 * i + 1]);
-  }
-  *reinterpret_cast<uint4*>(to) = raw;
-}
-
-// A softmax on its way: the largest score, and sums with respect to it.
-struct Running {
-  float top, total, sums[8];
-
-  __device__ __forceinline__ void add(Running const& other) {
-    float higher = fmaxf(top, other.top);
-    float keep = top == -INFINITY ? 0.0f : exp2f(top - higher);
-    float add = other.top == -INFINITY ? 0.0f : exp2f(other.top - higher);
-    total = total * keep + other.total * add;
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-      sums[i] = sums[i] * keep + other.sums[i] * add;
-    }
-    top = higher;
+  __device__ __forceinline__ Sixteen values() const {
+    return {{two[0].x, two[0].z, two[1].x, two[1].z}, {two[2].x, two[2].z, two[3].x, two[3].z}};
   }
 };
 
-// The product of a query and a key, whose columns lie in `lanes` neighbouring lanes.
-__device__ __forceinline__ float score(float const (&q)[8], float const (&k)[8], int lanes) {
-  float sum = 0.0f;
+// Adds up what the groups of lanes have, halving each time what a lane is left with: it keeps
+// Count / kGroups of the values from the place that is returned.
+template <int Width, int Count = 16, int Distance = 16>
+__device__ __forceinline__ int add_groups(float (&x)[16]) {
+  if constexpr (Distance < Split<Width>::kLanes) {
+    return 0;
+  } else {
+    bool upper = threadIdx.x & Distance;
 #pragma unroll
-  for (int i = 0; i < 8; i++) {
-    sum = fmaf(q[i], k[i], sum);
+    for (int i = 0; i < Count / 2; i++) {
+      float mine = upper ? x[i + Count / 2] : x[i], other = upper ? x[i] : x[i + Count / 2];
+      x[i] = mine + __shfl_xor_sync(0xFFFFFFFF, other, Distance);
+    }
+    return (upper ? Count / 2 : 0) + add_groups<Width, Count / 2, Distance / 2>(x);
   }
-#pragma unroll 1
-  for (int other = 1; other < lanes; other *= 2) {
-    sum += __shfl_xor_sync(0xFFFFFFFF, sum, other);
-  }
-  return sum;
 }
 
-// A unit of work: one chunk of the keys of one row and group. Lanes 0 ... width / 8 - 1 have a key's
-// columns, the next ones another key's; tile by tile the workers take the next keys.
-template <class T>
-__device__ __forceinline__ void attend_unit(
-    Worker& w, DecodeStep const& s, int m, int group, int chunk, int length) {
-  int lanes = s.width / 8, per_warp = 32 / lanes, slots = kWarps * per_warp;
-  int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  int slot = warp * per_warp + lane / lanes, column = lane % lanes * 8;
-  int begin = chunk * s.chunk, end = min(begin + s.chunk, length);
-  int at = __ldg(static_cast<int const*>(w.launch.tensors[s.position]) + m);
-  bool fresh = at >= begin && at < begin + s.chunk && at < s.capacity;
-  int64_t size = int64_t{s.capacity} * s.width;
-  T* keys = static_cast<T*>(w.launch.tensors[s.cache]) + (m * 2 * s.groups + group) * size;
-  T* values = keys + s.groups * size;
-  int in = s.in + m * (s.heads + 2 * s.groups) * s.width;
-
-  uint4 key[kTile], value[kTile];
-  auto load = [&](int first) {
+// Adds up the warps and sends the result with its largest score and total, from which whoever reads
+// several chunks finds their shares. Four lanes to a pair of columns, each with a quarter of the warps.
+template <class T, int Width>
+__device__ __forceinline__ void add_warps(Worker& w, int out) {
+  if (threadIdx.x >= 2 * Width) {
+    return;
+  }
+  constexpr unsigned kAll = 0xFFFFFFFF;
+  int pair = threadIdx.x / 4, first = threadIdx.x % 4 * (kWarps / 4);
+  float2 states[kWarps / 4], sum = {0.0f, 0.0f};
+  float top = -INFINITY, total = 0.0f;
 #pragma unroll
-    for (int i = 0; i < kTile; i++) {
-      int p = first + i * slots + slot;
-      bool there = p < end && p != at;
-      key[i] = there ? *reinterpret_cast<uint4 const*>(keys + p * s.width + column) : uint4{};
-      value[i] = there ? *reinterpret_cast<uint4 const*>(values + p * s.width + column) : uint4{};
+  for (int i = 0; i < kWarps / 4; i++) {
+    states[i] = w.shared.states[first + i];
+    top = fmaxf(top, states[i].x);
+  }
+  top = fmaxf(top, __shfl_xor_sync(kAll, top, 1));
+  top = fmaxf(top, __shfl_xor_sync(kAll, top, 2));
+#pragma unroll
+  for (int i = 0; i < kWarps / 4; i++) {
+    float share = share_of(states[i].x, top);
+    float2 own = *reinterpret_cast<float2 const*>(&w.shared.heads[first + i][2 * pair]);
+    total = fmaf(share, states[i].y, total);
+    sum = {fmaf(share, own.x, sum.x), fmaf(share, own.y, sum.y)};
+  }
+#pragma unroll
+  for (int lanes = 1; lanes < 4; lanes *= 2) {
+    total += __shfl_xor_sync(kAll, total, lanes);
+    sum.x += __shfl_xor_sync(kAll, sum.x, lanes);
+    sum.y += __shfl_xor_sync(kAll, sum.y, lanes);
+  }
+  float inverse = total == 0.0f ? 0.0f : 1.0f / total;
+  if (threadIdx.x % 4 == 0) {
+    w.exchange.write(out + pair, unit_of<T>(sum.x * inverse, sum.y * inverse));
+  } else if (pair == 0 && threadIdx.x < 3) {
+    bool first_one = threadIdx.x == 1;
+    w.exchange.write(
+        out + Width / 2 + (first_one ? 0 : 1), __float_as_uint(first_one ? top : total));
+  }
+}
+
+template <class T, int Width>
+__device__ __forceinline__ void attend(
+    Worker& w, DecodeStep const& s, int head, int chunk, int length, int position) {
+  using S = Split<Width>;
+  int lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = lane % S::kLanes * 8;
+  int group = head / (s.heads / s.groups);
+  int64_t size = int64_t{s.capacity} * Width;
+  T* keys = static_cast<T*>(w.launch.tensors[s.cache]) + group * size + column;
+  T* values = keys + s.groups * size;
+  // This thread's two keys, of which one may be new.
+  int mine = chunk * S::kKeys + warp * S::kOfWarp + lane / S::kLanes;
+  bool has_new[2];
+  Sixteen key[2], value[2], query;
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    int p = mine + i * S::kGroups;
+    has_new[i] = p == position && position < s.capacity;
+    key[i] = value[i] = {};
+    if (p < length && !has_new[i]) {
+      auto load = [p](T const* from) {
+        auto at = from + int64_t{p} * Width;
+        return Sixteen{*reinterpret_cast<uint4 const*>(at),
+                       *reinterpret_cast<uint4 const*>(at + Width / 2)};
+      };
+      key[i] = load(keys);
+      value[i] = load(values);
     }
-  };
-  load(begin);
-  float new_key[8] = {}, new_value[8] = {};
-  if (fresh && warp == 0 && lane < lanes) {
-    read_eight(w.exchange, in + (s.heads + group) * s.width + column, new_key);
-    read_eight(w.exchange, in + (s.heads + s.groups + group) * s.width + column, new_value);
-    store_eight(keys + at * s.width + column, new_key);
-    store_eight(values + at * s.width + column, new_value);
+  }
+  // All that is waited for is asked for at once: the query, and a new key with its value.
+  int in = s.in + column / 2, from = in + (s.heads + group) * (Width / 2);
+  bool has_one = has_new[0] || has_new[1];
+  SixteenUnits units, new_key, new_value;
+  bool missing = true;
+#pragma unroll 1
+  for (uint32_t tries = 0; missing; tries++) {
+    units.load(w.exchange, in + head * (Width / 2), Width / 4);
+    if (has_one) {
+      new_key.load(w.exchange, from, Width / 4);
+      new_value.load(w.exchange, from + s.groups * (Width / 2), Width / 4);
+      missing = !(new_key.are_of(w.exchange.launch) & new_value.are_of(w.exchange.launch));
+    } else {
+      missing = false;
+    }
+    missing |= !units.are_of(w.exchange.launch);
+    Exchange::give_up(tries);
+  }
+  query = units.values();
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    if (has_new[i]) {
+      key[i] = new_key.values();
+      value[i] = new_value.values();
+      auto store = [position](T* to, Sixteen const& x) {
+        auto at = to + int64_t{position} * Width;
+        *reinterpret_cast<uint4*>(at) = x.low;
+        *reinterpret_cast<uint4*>(at + Width / 2) = x.high;
+      };
+      store(keys, key[i]);
+      store(values, value[i]);
+    }
   }
   __syncwarp();
-  int shared_by = s.heads / s.groups;
-#pragma unroll 1
-  for (int head = group * shared_by; head < (group + 1) * shared_by; head++) {
-    float q[8], x[8];
-    read_eight(w.exchange, in + head * s.width + column, q);
-    Running mine = {-INFINITY, 0.0f, {}};
-    if (warp == 0) {
-      float own = score(q, new_key, lanes) * s.score_scale;
-      if (fresh && at < length && lane < lanes) {
-        mine.top = own;
-        mine.total = 1.0f;
+  float scores[2], top = -INFINITY, x[16], q[16];
+  unpack<T>(query, q);
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-          mine.sums[i] = new_value[i];
-        }
-      }
+  for (int i = 0; i < 2; i++) {
+    unpack<T>(key[i], x);
+    scores[i] = 0.0f;
+#pragma unroll
+    for (int c = 0; c < 16; c++) {
+      scores[i] = fmaf(q[c], x[c], scores[i]);
     }
-#pragma unroll 1
-    for (int first = begin; first < end; first += kTile * slots) {
-      if (first > begin || head > group * shared_by) {
-        load(first);
-      }
-      float scores[kTile], higher = mine.top;
 #pragma unroll
-      for (int i = 0; i < kTile; i++) {
-        int p = first + i * slots + slot;
-        unpack_eight<T>(key[i], x);
-        scores[i] = score(q, x, lanes) * s.score_scale;
-        scores[i] = p < end && p != at ? scores[i] : -INFINITY;
-        higher = fmaxf(higher, scores[i]);
-      }
-      float keep = mine.top == -INFINITY ? 0.0f : exp2f(mine.top - higher);
-      mine.top = higher;
-      mine.total *= keep;
-#pragma unroll
-      for (int i = 0; i < 8; i++) {
-        mine.sums[i] *= keep;
-      }
-#pragma unroll
-      for (int i = 0; i < kTile; i++) {
-        float share = scores[i] == -INFINITY ? 0.0f : exp2f(scores[i] - higher);
-        unpack_eight<T>(value[i], x);
-        mine.total += share;
-#pragma unroll
-        for (int c = 0; c < 8; c++) {
-          mine.sums[c] = fmaf(share, x[c], mine.sums[c]);
-        }
-      }
+    for (int lanes = 1; lanes < S::kLanes; lanes *= 2) {
+      scores[i] += __shfl_xor_sync(0xFFFFFFFF, scores[i], lanes);
     }
-#pragma unroll 1
-    for (int other = lanes; other < 32; other *= 2) {
-      Running theirs;
-      theirs.top = __shfl_xor_sync(0xFFFFFFFF, mine.top, other);
-      theirs.total = __shfl_xor_sync(0xFFFFFFFF, mine.total, other);
-#pragma unroll
-      for (int c = 0; c < 8; c++) {
-        theirs.sums[c] = __shfl_xor_sync(0xFFFFFFFF, mine.sums[c], other);
-      }
-      mine.add(theirs);
-    }
-    if (lane < lanes) {
-#pragma unroll
-      for (int c = 0; c < 8; c++) {
-        w.shared.heads[warp][column + c] = mine.sums[c];
-      }
-      if (lane == 0) {
-        w.shared.heads[warp][s.width] = mine.top;
-        w.shared.heads[warp][s.width + 1] = mine.total;
-      }
-    }
-    w.sync();
-    int c = threadIdx.x;
-    if (c < s.width) {
-      float top = -INFINITY, total = 0.0f, sum = 0.0f;
-#pragma unroll 4
-      for (int i = 0; i < kWarps; i++) {
-        top = fmaxf(top, w.shared.heads[i][s.width]);
-      }
-#pragma unroll 4
-      for (int i = 0; i < kWarps; i++) {
-        float theirs = w.shared.heads[i][s.width];
-        float share = theirs == -INFINITY ? 0.0f : exp2f(theirs - top);
-        total = fmaf(share, w.shared.heads[i][s.width + 1], total);
-        sum = fmaf(share, w.shared.heads[i][c], sum);
-      }
-      int row_head = m * s.heads + head;
-      if (s.chunks == 1) {
-        w.exchange.write(
-            s.out + row_head * s.width + c, length <= 0 ? 0.0f : to_type<T>(sum / total));
-      } else {
-        int to = s.partial + (row_head * s.chunks + chunk) * (s.width + 2);
-        w.exchange.write(to + c, sum);
-        if (c == 0) {
-          w.exchange.write(to + s.width, top);
-          w.exchange.write(to + s.width + 1, total);
-        }
-      }
-    }
-    w.sync();
+    scores[i] = mine + i * S::kGroups < length ? scores[i] * s.score_scale : -INFINITY;
+    top = fmaxf(top, scores[i]);
   }
+#pragma unroll
+  for (int lanes = S::kLanes; lanes < 32; lanes *= 2) {
+    top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFF, top, lanes));
+  }
+  float sums[16] = {}, total = 0.0f;
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    float share = share_of(scores[i], top);
+    total += share;
+    unpack<T>(value[i], x);
+#pragma unroll
+    for (int c = 0; c < 16; c++) {
+      sums[c] = fmaf(share, x[c], sums[c]);
+    }
+  }
+#pragma unroll
+  for (int lanes = S::kLanes; lanes < 32; lanes *= 2) {
+    total += __shfl_xor_sync(0xFFFFFFFF, total, lanes);
+  }
+  int place = add_groups<Width>(sums);
+#pragma unroll
+  for (int i = 0; i < 16 / S::kGroups; i++) {
+    int c = place + i;
+    w.shared.heads[warp][column + (c < 8 ? c : Width / 2 - 8 + c)] = sums[i];
+  }
+  if (lane == 0) {
+    w.shared.states[warp] = {top, total};
+  }
+  Worker::sync();
+  add_warps<T, Width>(w, s.out + (head * s.chunks + chunk) * (Width / 2 + 2));
 }
 
 template <class T>
-__device__ __forceinline__ void attention(Worker& w, DecodeStep const& s) {
+__device__ __forceinline__ void attention(Worker& w, DecodeStep const& step) {
+  DecodeStep const s = step;
+  int units = s.heads * s.chunks;
+  if (int(blockIdx.x) >= units) {
+    return;
+  }
+  int length = min(__ldg(static_cast<int const*>(w.launch.tensors[s.lengths])), s.capacity);
+  int position = __ldg(static_cast<int const*>(w.launch.tensors[s.position]));
 #pragma unroll 1
-  for (int unit = blockIdx.x; unit < w.launch.rows * s.groups * s.chunks; unit += gridDim.x) {
-    int chunk = unit % s.chunks, m = unit / s.chunks / s.groups;
-    int length = __ldg(static_cast<int const*>(w.launch.tensors[s.lengths]) + m);
-    length = min(length, s.capacity);
-    if (chunk == 0 || chunk * s.chunk < length) {
-      attend_unit<T>(w, s, m, unit / s.chunks % s.groups, chunk, length);
+  for (int unit = blockIdx.x; unit < units; unit += gridDim.x) {
+    int head = unit % s.heads, chunk = unit / s.heads, begin = chunk * s.chunk;
+    // What nobody reads is left out, but a new key is written wherever it lies.
+    bool has_new = position >= begin && position < begin + s.chunk;
+    if (chunk > 0 && begin >= length && !has_new) {
+      continue;
+    }
+    if (unit != int(blockIdx.x)) {
+      Worker::sync();  // The unit before this one has read what is shared.
+    }
+    if (s.width == 64) {
+      attend<T, 64>(w, s, head, chunk, length, position);
+    } else if (s.width == 32) {
+      attend<T, 32>(w, s, head, chunk, length, position);
+    } else {
+      attend<T, 128>(w, s, head, chunk, length, position);
     }
   }
 }

@@ -1,4 +1,5 @@
-// A whole decode step (some rows, one token each) in one kernel that stays on the GPU.
+// A whole decode step (one row, one token) in one kernel that stays on the GPU, for layers whose
+// weights and inputs are int8.
 //
 // Launched one by one, the layers of a small model take longer to start than to read their weights.
 // Here one block a multiprocessor works off a table of steps. One of its warps streams the block's
@@ -6,36 +7,32 @@
 // so memory never rests while the other warps wait for each other's results. These come through the
 // exchange (exchange.cuh).
 //
-// Each row's arithmetic is the same whatever the other rows are, and in any run.
-//
-// A step takes two to four thousand clock cycles, most of them for instructions that each warp runs
-// once: fewer warps with short ways through the code are faster than many.
+// What a step takes is the way of one value: from the exchange, through the norm and the product,
+// and back. So whatever does not need the input happens before it is waited for (parameters, keys
+// and values are in registers, weights in shared memory by then), and no warp waits for another one
+// between the product and the result: each has whole rows of the weight.
 #pragma once
 
 #include "decode_step.h"
 #include "epilogue.cuh"
 #include "exchange.cuh"
-#include "hopper.cuh"
 #include "tiles.cuh"
 
 namespace tripy {
 
 constexpr int kWarps = 8;
 constexpr int kWorkers = 32 * kWarps;
-constexpr int kStepThreads = kWorkers + 128;  // Registers are given and taken by four warps.
-constexpr int kRingBytes = 20480, kRingStages = 8;
-constexpr int kInputBytes = 48 * 1024;
-constexpr int kMostRows = 8;     // Of the input: columns of the tensor cores' instruction.
-constexpr int kTileRows = 8;     // Of the weight, of its sixteen.
-constexpr int kBlock = 64;       // Columns that a warp multiplies at once: 16 bytes a lane.
-constexpr int kMostWidth = 128;  // Of a head.
+constexpr int kStepThreads = kWorkers + 32;
+constexpr int kRingBytes = 16384, kRingStages = 12;
+constexpr int kMostColumns = 16384, kMostNormalized = 4096;  // Of an input.
+constexpr int kMostWidth = 128;      // Of a head.
 
 struct Shared {
   alignas(128) uint8_t ring[kRingStages][kRingBytes];
-  alignas(16) uint8_t input[kInputBytes];
-  alignas(16) float sums[2][kWarps][kTileRows * kMostRows];
-  alignas(16) float2 scratch[kMostRows][kWarps];
-  float heads[kWarps][kMostWidth + 2];
+  alignas(16) int8_t input[kMostColumns];
+  alignas(16) float heads[kWarps][kMostWidth];
+  alignas(16) float2 states[kWarps];  // Of a softmax on its way: largest score, total.
+  alignas(16) float2 sums[kWarps];
   alignas(16) DecodeStep steps[2];
   uint64_t full[kRingStages], empty[kRingStages];
 };
@@ -54,11 +51,20 @@ __device__ __forceinline__ float to_type(float x) {
   return float(T(x));
 }
 
-__device__ __forceinline__ float rounded_to(float x, int type) {
-  if (type == kTypeInt8) {
-    return rintf(fminf(fmaxf(x, -128.0f), 127.0f));
-  }
-  return float(__nv_fp8_e4m3(x));  // Saturates; NaN stays.
+// The two values of a unit.
+template <class T>
+__device__ __forceinline__ float2 floats_of(uint32_t unit) {
+  return Convert<T>::floats(*reinterpret_cast<typename Convert<T>::Pair*>(&unit));
+}
+
+template <class T>
+__device__ __forceinline__ uint32_t unit_of(float x, float y) {
+  auto pair = Convert<T>::pair(x, y);
+  return *reinterpret_cast<uint32_t*>(&pair);
+}
+
+__device__ __forceinline__ int to_int8(float x) {
+  return int(rintf(fminf(fmaxf(x, -128.0f), 127.0f)));
 }
 
 // The quotient x / scale, correctly rounded, from the reciprocal and what a product leaves over
@@ -67,6 +73,11 @@ __device__ __forceinline__ float divided(float x, float scale, float reciprocal)
   float quotient = fminf(fmaxf(x * reciprocal, -1000.0f), 1000.0f);
   quotient = fmaf(fmaf(-quotient, scale, x), reciprocal, quotient);
   return x != x ? x : quotient;
+}
+
+// 2^(score - top) of scores that may be -infinity, which is none.
+__device__ __forceinline__ float share_of(float score, float top) {
+  return score == -INFINITY ? 0.0f : exp2f(score - top);
 }
 
 }  // namespace tripy

@@ -4,52 +4,48 @@
 #include "api.h"
 
 enum StepKind : int { kStepLinear, kStepAttention };
-// Where a linear step's input comes from: a tensor; the exchange; or the exchange, as parts of an
-// attention over several chunks.
-enum StepSource : int { kFromTensor, kFromExchange, kFromParts };
+// Where a linear step's input comes from: a tensor; the exchange, as pairs or as bytes; or the
+// exchange, as what each chunk of an attention's keys came to.
+enum StepSource : int { kFromTensor, kFromPairs, kFromBytes, kFromParts };
 enum StepNorm : int { kNoNorm, kLayerNorm, kRmsNorm };
 
 extern "C" {
 
-// Offsets in the exchange count values; tensors are numbers of `DecodeLaunch::tensors`. -1: none.
+// Offsets in the exchange count its units (exchange.cuh) and are even; tensors are numbers of
+// `DecodeLaunch::tensors`. -1: none.
 struct DecodeStep {
-  void const* weight;        // [n, row_bytes], int8 or float8
+  int kind;                  // enum StepKind
+  int source, in;            // enum StepSource; offset or tensor [k]
+  int k, n, row_bytes;       // row_bytes: of the weight, a multiple of 16
+  int groups_each;           // groups of rows (two, or four of int8 results) that a block has
+  int stage_groups;          // groups of a stage of the ring
+  int8_t const* weight;      // [n, row_bytes]
   float const* scale;        // [n], times the input's scale
   float const* bias;         // [n] or null
   float const* norm_weight;  // [k] or null
   float const* norm_bias;    // [k] or null
-  int kind;                  // enum StepKind
-  int source, in;            // enum StepSource; offset or tensor [rows, k]
-  int quads;                 // Of a thread, where one row's input is held in registers; else 0.
-  int k, n, row_bytes;
-  int stride;       // of rows in the ring, so that they are spread over the banks
-  int weight_type;  // kTypeInt8 or kTypeFloat8
-  int norm;         // enum StepNorm
+  int norm;                  // enum StepNorm
   float eps;
-  float in_scale;  // The input is divided by it and rounded to in_type; 0: it is not.
-  int in_type;     // kTypeInt8, kTypeFloat8, or -1: a floating-point input
-  int activation;  // enum Activation in epilogue.cuh
+  float in_scale;                 // The input is divided by it and rounded, unless it is bytes.
+  int activation;                 // enum Activation in epilogue.cuh
   int residual, residual_tensor;  // added last: offset in the exchange, or tensor
-  float inverse_out_scale;        // for an out_type of one byte
-  int out_type;                   // kTypeInt8, kTypeFloat8, or -1: the activations' type
   int out, out_tensor;            // offset in the exchange; tensor
-  int rows_each;                  // rows of the weight that belong to a block
-  int stage_rows;                 // rows of a stage of the ring
-  // Attention: in [rows, heads + 2 * groups, width] in the exchange; out [rows, heads, width].
+  float inverse_out_scale;        // of int8 results; 0: results are of the activations' type
+  // Attention: in [heads + 2 * groups, width]; out [heads, chunks, width / 2 + 2 units], of which a
+  // linear step whose input is in parts needs the sizes too.
   int cache, position, lengths;  // tensors
   int heads, groups, width, capacity;
-  int chunk, chunks;   // keys of a unit of work; units of a row and group
-  float score_scale;   // times log2(e)
-  int partial;         // offset of [rows, heads, chunks, width + 2] where chunks > 1
+  int chunk, chunks;  // keys of a unit of work; units of a head
+  float score_scale;  // times log2(e)
 };
 
 constexpr int kMostTensors = 256;
 
 struct DecodeLaunch {
   DecodeStep const* steps;
-  void* exchange;      // Values with the number of the launch that wrote them; zeros at first.
+  void* exchange;      // Units with the number of the launch that wrote them; zeros at first.
   unsigned* launches;  // [blocks]: how many there have been; zeros at first.
-  int count, rows, type, blocks;
+  int count, type, blocks;
   void* tensors[kMostTensors];
 };
 
@@ -57,4 +53,6 @@ struct DecodeLaunch {
 TRIPY_PUBLIC int tripy_decode_step(DecodeLaunch const* launch, void* stream);
 TRIPY_PUBLIC int tripy_decode_step_size();
 TRIPY_PUBLIC int tripy_decode_launch_size();
+// Warps of a block that work, on which the keys of a chunk depend: 1024 / width each.
+TRIPY_PUBLIC int tripy_decode_warps();
 }

@@ -7,16 +7,15 @@
 
 #include <cstdint>
 
+#include "hopper.cuh"
+
 namespace tripy {
 
 enum Activation : int { kNone = 0, kRelu = 1, kSilu = 2, kGelu = 3, kGeluTanh = 4 };
 
 // x / (1 + 2^y), within about 2^-21 of it: two instructions of the special function unit.
 __device__ __forceinline__ float over_one_plus_exp2(float x, float y) {
-  float power, reciprocal;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(y));
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(1.0f + power));
-  return x * reciprocal;
+  return x * approximate_reciprocal(1.0f + approximate_exp2(y));
 }
 
 // One switch for many values: the branch is the same for all threads.

@@ -1,47 +1,33 @@
 // Values that the blocks of one kernel hand to each other, without a barrier of all of them.
 //
-// A value travels with the number of the launch that wrote it, in one store of 8 bytes. Whoever
-// needs it reads until the number is the present one: no fence, no second trip to a flag. (Other
-// libraries send data between GPUs in this way, under the name "low latency protocol".) Each place
-// is written once a launch, so nobody waits to write.
+// A unit is 8 bytes: 4 of values (two floating-point ones of 16 bits, four of int8, or a float32)
+// and the number of the launch that wrote it. Whoever needs it reads until the number is the present
+// one: no fence, no second trip to a flag. (Other libraries send data between GPUs in this way,
+// under the name "low latency protocol".) Each unit is written once a launch, so nobody waits to
+// write.
 #pragma once
 
-#include <cuda_runtime.h>
-
-#include <cstdint>
+#include "hopper.cuh"
 
 namespace tripy {
 
 struct Exchange {
-  uint2* values;
+  uint2* units;
   uint32_t launch;
 
-  __device__ __forceinline__ void write(int at, float value) const {
-    asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(values + at),
-                 "r"(__float_as_uint(value)), "r"(launch)
-                 : "memory");
+  __device__ __forceinline__ void write(int at, uint32_t value) const {
+    store_unit(units + at, {value, launch});
   }
 
   // Two neighbours, the first at an even place; whether both are there.
-  __device__ __forceinline__ bool try_pair(int at, float2& pair) const {
-    uint4 raw;
-    asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
-                 : "l"(values + at)
-                 : "memory");
-    pair = {__uint_as_float(raw.x), __uint_as_float(raw.z)};
+  __device__ __forceinline__ bool try_two(int at, uint2& values) const {
+    uint4 raw = load_two_units(units + at);
+    values = {raw.x, raw.z};
     return raw.y == launch && raw.w == launch;
   }
 
-  // A value's bits and the launch that wrote it, which may not be the present one.
-  __device__ __forceinline__ uint2 raw(int at) const {
-    uint2 result;
-    asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];"
-                 : "=r"(result.x), "=r"(result.y)
-                 : "l"(values + at)
-                 : "memory");
-    return result;
-  }
+  // A unit's values and the launch that wrote it, which may not be the present one.
+  __device__ __forceinline__ uint2 raw(int at) const { return load_unit(units + at); }
 
   // An error instead of waiting forever, after some seconds: a block that ended without its work.
   __device__ __forceinline__ static void give_up(uint32_t tries) {

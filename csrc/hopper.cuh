@@ -3,10 +3,18 @@
 // Reference: "PTX ISA", of NVIDIA: mbarrier, cp.async.bulk.tensor, griddepcontrol, setmaxnreg.
 #pragma once
 
+#ifdef TRIPY_EMULATOR  // Tests run some kernels on a CPU: tests/native/emulator.h.
+#include TRIPY_EMULATOR
+#else
+
 #include <cuda.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#define TRIPY_HAS_HOPPER
+#endif
 
 namespace tripy {
 
@@ -142,12 +150,79 @@ __device__ __forceinline__ void copy_out_wait() {
   asm volatile("cp.async.bulk.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
+// ---- Plain runs of bytes, multiples of 16.
+
+__device__ __forceinline__ void copy_bytes_in(
+    uint32_t shared, void const* from, int bytes, uint32_t barrier, uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
+      " [%0], [%1], %2, [%3], %4;" ::"r"(shared),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
+      : "memory");
+}
+
+__device__ __forceinline__ void prefetch_bytes(void const* from, int bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
+
+// For a copy of what is not read again: it is the first to leave the L2 cache.
+__device__ __forceinline__ uint64_t evict_first_policy() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
 // Orders this thread's ordinary writes to shared memory before the copy engine's reads.
 __device__ __forceinline__ void shared_to_copy_engine_fence() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-// ---- Warps and registers.
+// ---- Units of 8 bytes in global memory that other blocks write meanwhile: each is seen as a whole.
+
+__device__ __forceinline__ void store_unit(uint2* to, uint2 unit) {
+  asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(unit.x), "r"(unit.y)
+               : "memory");
+}
+
+__device__ __forceinline__ uint2 load_unit(uint2 const* from) {
+  uint2 unit;
+  asm volatile("ld.relaxed.gpu.global.v2.u32 {%0, %1}, [%2];"
+               : "=r"(unit.x), "=r"(unit.y)
+               : "l"(from)
+               : "memory");
+  return unit;
+}
+
+// Two neighbours, of which the first is at a multiple of 16 bytes.
+__device__ __forceinline__ uint4 load_two_units(uint2 const* from) {
+  uint4 units;
+  asm volatile("ld.relaxed.gpu.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(units.x), "=r"(units.y), "=r"(units.z), "=r"(units.w)
+               : "l"(from)
+               : "memory");
+  return units;
+}
+
+// ---- Approximations of the special function unit, within about 2^-22.
+
+__device__ __forceinline__ float approximate_exp2(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
+
+__device__ __forceinline__ float approximate_reciprocal(float x) {
+  float reciprocal;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(x));
+  return reciprocal;
+}
+
+// ---- Warps, registers and shared memory.
+
+__device__ __forceinline__ void* dynamic_shared() {
+  extern __shared__ __align__(1024) uint8_t memory[];
+  return memory;
+}
 
 // A barrier of one group of `Threads` threads; barrier 0 is __syncthreads'.
 template <int Threads>
@@ -172,3 +247,5 @@ __device__ __forceinline__ void take_registers() {
 }
 
 }  // namespace tripy
+
+#endif

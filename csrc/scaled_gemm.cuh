@@ -197,6 +197,7 @@ __global__ void __launch_bounds__(C::kThreads, 1) scaled_gemm(
     barrier_init_fence();
     prefetch_weight<C>(map_b, shape, rank);
   }
+  __syncwarp();  // A cluster's barrier takes whole warps.
   if constexpr (C::kCluster == 1) {
     __syncthreads();
   } else {

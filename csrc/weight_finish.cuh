@@ -146,6 +146,7 @@ __device__ __forceinline__ void finish(
     }
   }
   if (cluster > 1) {
+    __syncwarp();    // Its threads may have had different numbers of rows.
     cluster_sync();  // No block ends while another one reads its memory.
   }
 }

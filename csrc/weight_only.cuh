@@ -127,7 +127,7 @@ __device__ __forceinline__ void multiply_slot(
 template <class C>
 __global__ __launch_bounds__(kThreads, 2) void weight_only(
     __grid_constant__ CUtensorMap const map, __grid_constant__ WeightOnly const p) {
-  extern __shared__ __align__(1024) char memory[];
+  auto memory = static_cast<char*>(dynamic_shared());
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   int cluster = p.cluster, rank = blockIdx.x % cluster;
   int row_group = warp % cluster;  // The 8 / cluster warps of a group take turns at its chunks.

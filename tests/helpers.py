@@ -21,7 +21,7 @@ import tripy as tp
 from tripy import dtypes
 
 F = (tp.float32, tp.float16, tp.bfloat16)
-I = (tp.int32, tp.int64)  # noqa: E741  (api.md's short form)
+I = (tp.int32, tp.int64)  # noqa: E741  (the reference's short form)
 ALL = (*F, tp.float8, tp.int4, tp.int8, *I, tp.bool)
 _SHORT = {
     "F": F, "I": I, "f8": (tp.float8,), "i8": (tp.int8,), "i4": (tp.int4,), "b": (tp.bool,),

@@ -202,6 +202,29 @@ def test_nested_caches():
     assert given["a"].tolist() == [8, 8] and given["b"][0].tolist() == [9, 9]
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_state_that_moves_from_one_cache_to_another(turned):
+    """As in a shift register: what is written into one is what another held before."""
+
+    def move(first, second, new):
+        return (new, first) if not turned else (second, new)
+
+    def prefill(tokens, lengths, caches):
+        return table()[last_of(tokens, lengths)], move(*caches, tp.cast(lengths, tp.float32))
+
+    def decode(tokens, position, caches):
+        return table()[tokens], move(*caches, tp.cast(tokens, tp.float32))
+
+    states = (STATE, STATE)
+    prefill = tp.compile(prefill, args=[PROMPT, ROW, states], backend="torch")
+    decode = tp.compile(decode, args=[ROW, ROW, states], backend="torch")
+    caches = tp.zeros((2,)).eval(), tp.ones((2,)).eval()
+    found = tp.generate(decode, [[3], [0, 1]], caches, prefill=prefill, max_new_tokens=3)
+    assert list(found) == [[0, 2], [1, 3], [2, 0]]
+    # Two decode steps have read the tokens of the first two steps.
+    assert [c.tolist() for c in caches] == [[0, 2], [1, 3]][:: 1 if turned else -1]
+
+
 def test_the_work_begins_with_the_first_step(counters):
     prefill, decode = counters
     state = tp.zeros((2,))

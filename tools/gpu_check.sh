@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Everything that needs an NVIDIA GPU, in one command. Results go to the folder given, or
-# ./gpu-results. Without further names all parts run; each takes 1 to 5 minutes:
+# ./gpu-results: a file for each step, and all of them one after the other in all.txt. Without
+# further names all parts run, each in steps that are stopped when they take too long:
 #
 #   native      the native library is built, and its kernels and Triton's are tested on the device
-#   sanitize    compute-sanitizer's memcheck and racecheck on the native kernels
+#   sanitize    compute-sanitizer's memcheck and racecheck on all kernels
 #   operations  tests of operations and modules on the device
 #   example     the example on the device, in all modes
 #   kernels     benchmarks of kernels: gpu_linear.py --quick, gpu_kernels.py
@@ -25,24 +26,33 @@ parts=" ${*:-native sanitize operations example kernels decode cpu} "
 wanted() { [[ "$parts" == *" $1 "* ]]; }
 # run SECONDS NAME COMMAND ...: its output to NAME.txt, the last lines of it here.
 run() {
-    local seconds=$1 name=$2
+    local seconds=$1 name=$2 start=$SECONDS code
     shift 2
-    timeout "$seconds" "$@" >"$out/$name.txt" 2>&1
-    echo "$name: exit status $?"
+    timeout -k 10 "$seconds" "$@" >"$out/$name.txt" 2>&1
+    code=$?
+    [ $code -ne 124 ] || code="124 (stopped)"
+    echo "$name: exit status $code, $((SECONDS - start)) s"
+    { echo "=== $name: exit status $code, $((SECONDS - start)) s"; cat "$out/$name.txt"; } \
+        >>"$out/all.txt"
     grep -v '^{' "$out/$name.txt" | tail -n "${LINES_SHOWN:-4}"
 }
-pytest=("$python" -m pytest -q -p no:cacheprovider -p no:benchmark)
+# A test that hangs says where, before its step is stopped.
+pytest=("$python" -m pytest -q -p no:cacheprovider -p no:benchmark -o faulthandler_timeout=90)
 
-"$python" -c 'import torch, platform; print(platform.python_version(), torch.__version__, torch.cuda.get_device_name())'
+LINES_SHOWN=1 run 60 machine "$python" -c 'import platform, torch
+print(platform.python_version(), torch.__version__, torch.cuda.get_device_name())'
 if wanted native; then
     run 300 build bash -c 'cmake -S . -B build/native -DTRIPY_NATIVE=ON &&
         cmake --build build/native --parallel "$(nproc)" --target install'
-    for file in tests/backends/cuda/test_*.py tests/test_generation_gpu.py; do
+    for file in tests/backends/cuda/test_*.py tests/backends/test_cuda_graphs.py \
+        tests/test_generation_gpu.py; do
         run 120 "native-$(basename "$file" .py)" "${pytest[@]}" "$file" -k "not test_builds"
     done
 fi
 if wanted sanitize; then
-    run 300 sanitize tools/sanitize.sh
+    for tool in memcheck racecheck; do
+        SECONDS_EACH=80 LINES_SHOWN=12 run 290 "sanitize-$tool" tools/sanitize.sh "$tool"
+    done
 fi
 if wanted operations; then
     TRIPY_DEVICE=gpu run 200 operations "${pytest[@]}" -n 8 \
@@ -50,16 +60,17 @@ if wanted operations; then
 fi
 if wanted example; then
     for mode in none int8 int8-weight-only int4-weight-only float8; do
-        run 60 "example-$mode" "$python" examples/nanogpt/example.py --device gpu \
+        run 120 "example-$mode" "$python" examples/nanogpt/example.py --device gpu \
             --quant-mode "$mode" --max-new-tokens 60 --evaluate
     done
 fi
 if wanted kernels; then
-    LINES_SHOWN=60 run 120 gpu_linear "$python" benchmarks/gpu_linear.py --quick --plot "$out/linear.png"
-    LINES_SHOWN=60 run 120 gpu_kernels "$python" benchmarks/gpu_kernels.py
+    LINES_SHOWN=60 run 200 gpu_linear "$python" benchmarks/gpu_linear.py --quick \
+        --plot "$out/linear.png"
+    LINES_SHOWN=60 run 200 gpu_kernels "$python" benchmarks/gpu_kernels.py
 fi
 if wanted decode; then
-    LINES_SHOWN=40 run 200 gpu_gpt2 "$python" benchmarks/gpu_gpt2.py --quick
+    LINES_SHOWN=40 run 280 gpu_gpt2 "$python" benchmarks/gpu_gpt2.py --quick
     run 300 soak "$python" benchmarks/gpu_gpt2.py --soak 100000
 fi
 if wanted cpu; then

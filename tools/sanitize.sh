@@ -1,23 +1,32 @@
 #!/usr/bin/env bash
-# NVIDIA's compute-sanitizer on the native matrix products: memcheck (out of bounds, misaligned) and
-# racecheck (shared memory). Needs a GPU of compute capability 9.0, the library (make native) and
-# compute-sanitizer, of the CUDA toolkit. Exit status 0: both are clean.
+# NVIDIA's compute-sanitizer on small cases of every kernel, the native ones and Triton's: memcheck
+# (out of bounds, misaligned) and racecheck (shared memory). Needs a GPU of compute capability 9.0,
+# the library (make native) and compute-sanitizer, of the CUDA toolkit. Exit status 0: all is clean.
 #
-#   tools/sanitize.sh [TOOL...]
+#   tools/sanitize.sh [TOOL[:GROUP] ...]
 #
-# PYTHON names the interpreter (default python3).
+# A group of cases is one of tools/sanitize_cases.py; without one all run, each in a process of its
+# own, so that one that hangs (SECONDS_EACH, default 120) or fails spares the others. PYTHON names
+# the interpreter (default python3).
 set -u
 cd "$(dirname "$0")/.." || exit 1
-export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 # Each tensor is an allocation of its own, whose end memcheck then knows.
 export PYTORCH_NO_CUDA_MEMORY_CACHING=1
 status=0
+groups="products few_rows decode_step layers norms attention generation"
 [ $# -gt 0 ] || set -- memcheck racecheck
-for name in "$@"; do
-    compute-sanitizer --tool "$name" --kernel-name kernel_substring=scaled_gemm \
-        --error-exitcode 9 "${PYTHON:-python3}" tools/sanitize_cases.py
-    code=$?
-    echo "$name: exit status $code"
-    [ $code -eq 0 ] || status=1
+for each in "$@"; do
+    name=${each%%:*}
+    [[ "$each" == *:* ]] && chosen=${each#*:} || chosen=$groups
+    for group in $chosen; do
+        # PyTorch's own kernels make the data and are not looked at.
+        timeout -k 10 "${SECONDS_EACH:-120}" compute-sanitizer --tool "$name" \
+            --kernel-name-exclude kernel_substring=at6native --print-limit 10 \
+            --error-exitcode 9 "${PYTHON:-python3}" tools/sanitize_cases.py "$group"
+        code=$?
+        echo "$name, $group: exit status $code"
+        [ $code -eq 0 ] || status=1
+    done
 done
 exit $status

@@ -1,7 +1,5 @@
 """tripy: quantized inference with lazy tensors, modules and a compiler."""
 
-import difflib as _difflib
-
 from tripy import config, types
 from tripy.compiler import compile
 from tripy.device import device
@@ -28,6 +26,7 @@ from tripy.nn import *  # noqa: F403
 from tripy.nn import __all__ as _modules
 from tripy.ops import *  # noqa: F403
 from tripy.ops import __all__ as _functions
+from tripy.ops.foreign import instead_of as _instead_of
 from tripy.ops.plugins import register_plugin
 from tripy.stream import Stream, default_stream
 from tripy.tensor import DimensionSize, Tensor
@@ -44,6 +43,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    near = _difflib.get_close_matches(name, __all__, n=3)
-    hint = f" Did you mean {' or '.join(f'tp.{n}' for n in near)}?" if near else ""
-    raise AttributeError(f"tripy has no '{name}'.{hint}")
+    raise AttributeError(f"tripy has no '{name}'.{_instead_of(name, __all__)}")

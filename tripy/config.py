@@ -46,9 +46,11 @@ cuda_graphs: bool = True
 # TRIPY_DEVICE overrides that choice, and setting it here overrides both; None undoes that.
 default_device: device
 
-# From the environment. TRIPY_VERIFY=1 checks every graph after every pass, TRIPY_DEBUG=1 to 4
-# prints stages, graphs, rewrites and kernels of everything that is compiled.
+# Whether every graph is checked after every pass; TRIPY_VERIFY=1 in the environment turns it on.
 verify: bool = os.environ.get("TRIPY_VERIFY", "0") not in ("", "0")
+
+# What TRIPY_DEBUG said in the environment when tripy was imported: 1 to 4 show stages, graphs,
+# rewrites and kernels of everything that is compiled. Later on, tp.logger.verbosity does that.
 debug: int = int(os.environ.get("TRIPY_DEBUG", "0") or 0)
 
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {

@@ -40,14 +40,13 @@ def _checked(verbosity: Verbosity) -> tuple[str, ...]:
 
 
 class Logger:
-    """Prints what it was asked to print.
+    """Prints, to standard error, what it was asked to print.
 
-    The compiler's topics are ``timing`` (how long each stage takes), ``ir`` (the graph before the
-    first pass and after each that changed it) and ``trace`` (the function as recorded, and each
-    rewrite). ``verbose`` tells which backend and which kernels were chosen, and why.
-
-    Attributes:
-        verbosity: One name, or several; a topic alone leaves the degree at ``"info"``.
+    ``error``, ``warning``, ``info`` and ``verbose`` are degrees: each shows those before it too.
+    ``verbose`` tells which backend and which kernels were chosen, and why. The compiler's topics
+    are shown only where they are named: ``timing`` (how long each stage takes), ``ir`` (the graph
+    before the first pass and after each that changed it) and ``trace`` (the function as recorded,
+    and each rewrite).
 
     Example:
         >>> import tripy as tp
@@ -63,7 +62,7 @@ class Logger:
 
     @property
     def verbosity(self) -> tuple[str, ...]:
-        """What is shown; may be set to a name or several."""
+        """What is shown; may be set to a name or several. Topics alone leave the degree at info."""
         return self._verbosity
 
     @verbosity.setter

@@ -7,6 +7,7 @@ their titles.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import textwrap
@@ -27,7 +28,7 @@ FOLDER = reference.ROOT / "docs" / "reference" / "api"
 MADE = "% Written by docs/tools/api_pages.py from docstrings and schemas; edit those.\n"
 COMPILING = ["compile", "Executable", "InputInfo", "NamedDimension", "DimensionInputInfo", "Bounds",
              "Stream", "default_stream", "generate"]  # fmt: skip
-SETTINGS = ["TripyException", "device", "logger", "types"]
+SETTINGS = ["logger", "device", "TripyException", "types"]
 
 
 def pages() -> dict[str, str]:
@@ -131,12 +132,11 @@ def _object(name: str, found: Any) -> str:
 def _namespace(name: str, found: ModuleType) -> str:
     """A module that holds names, such as ``tripy.types``."""
     made = f".. py:data:: tripy.{name}\n\n{_converted(found.__doc__)}\n"
-    for each, value in vars(found).items():
-        if not each.startswith("_") and getattr(value, "__module__", None) == "typing":
-            if each in inspect.getsource(found).split(f"{each} = ")[0].rsplit("import", 1)[-1]:
-                continue  # Imported, not made there.
-            text = re.sub(r"[\w.]+\.(\w+)", r"\1", str(value))
-            made += f".. py:data:: tripy.{name}.{each}\n\n   ``{text}``\n\n"
+    for node in ast.parse(inspect.getsource(found)).body:
+        if isinstance(node, ast.Assign):
+            [target] = node.targets
+            text = f"``{ast.unparse(node.value)}``"
+            made += f".. py:data:: tripy.{name}.{ast.unparse(target)}\n\n   {text}\n\n"
     return made
 
 
@@ -165,17 +165,25 @@ def _settings() -> str:
     source = inspect.getsource(tp.config)
     lines = []
     for name in tp.config._TYPES:
-        found = re.search(rf"((?:^#[^\n]*\n)+)(?:^\w+:[^\n]*\n)*?^{name}:", source, re.MULTILINE)
+        found = re.search(
+            rf"((?:^#[^\n]*\n)+)(?:^\w+:[^\n]*\n)*?^{name}:[^=\n]+(?:= ([^\n]+))?$",
+            source,
+            re.MULTILINE,
+        )
         if found is None:
             raise ValueError(f"tp.config.{name} has no comment that says what it is")
         text = re.sub(r"^# ?", "", found[1], flags=re.MULTILINE)
-        lines.append(f".. py:data:: {name}\n\n{textwrap.indent(text, '   ')}\n")
+        known = found[2] and "os.environ" not in found[2]
+        value = f"   :value: {found[2]}\n" if known else ""
+        lines.append(f".. py:data:: {name}\n{value}\n{textwrap.indent(text, '   ')}\n")
     example = (tp.config.__doc__ or "").partition("Example:\n")[2]
     settings = (
         ".. py:module:: tripy.config\n\n``tripy.config`` holds settings, which are changed by "
         f"assigning them; a wrong name or value is refused.\n\n{inspect.cleandoc(example)}\n\n"
     )
-    return _page("Settings, devices and errors", [*map(_entry, SETTINGS), settings, *lines])
+    leave = ".. py:currentmodule:: None\n"
+    others = map(_entry, SETTINGS)
+    return _page("Settings, devices and errors", [settings, *lines, leave, *others])
 
 
 def _quantization() -> str:

@@ -159,7 +159,7 @@ def _shown(block: Block, result: Result) -> list[str]:
         lines += [
             "",
             f"{fence}{{code-block}} text",
-            ":class: output",
+            f":class: output{'' if chr(10) in text else ' one-line'}",
             "",
             *text.splitlines(),
             fence,

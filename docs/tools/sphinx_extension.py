@@ -6,6 +6,7 @@ name that the reference does not have is an error; so prose cannot speak of what
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -103,8 +104,16 @@ def restore_docstring(
 def find_signature(
     app: Sphinx, what: str, name: str, found: Any, options: Any, signature: str, result: str
 ) -> tuple[str, str] | None:
-    """The arguments of a module's ``__init__``, which Sphinx does not look at: it has a __new__."""
-    if not isinstance(found, type) or not issubclass(found, tp.Module):
+    """The arguments of a module's ``__init__``, which Sphinx does not look at: it has a __new__.
+
+    Classes that describe attributes and no arguments are not made by users: they get none.
+    """
+    if not isinstance(found, type):
+        return None
+    text = inspect.getdoc(found) or ""
+    if "Attributes:" in text and "Args:" not in text:
+        return "", result
+    if not issubclass(found, tp.Module):
         return None
     if found.__init__ is object.__init__:
         return "", result

@@ -7,6 +7,7 @@ between runs under the same Python.
 """
 
 import sysconfig
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,22 +29,14 @@ TEST_FOLDERS = {"test", "tests", "idle_test"}
 SEPARATOR = b"\n\n"
 
 
-def stdlib_folder() -> Path:
-    """Returns the folder of the running Python's standard library."""
-    return Path(sysconfig.get_paths()["stdlib"])
+STDLIB = Path(sysconfig.get_paths()["stdlib"])  # the running Python's
 
 
-def training_files(folder: str | Path | None = None, tests: bool = True) -> list[Path]:
-    """Lists the library's source files, less the held-out modules and their tests.
+def training_files(folder: Path = STDLIB, tests: bool = True) -> list[Path]:
+    """The library's source files in a fixed order, less the held-out modules and their tests.
 
-    Args:
-        folder: A standard library; the running Python's when omitted.
-        tests: Whether to include the library's own tests, where they are installed.
-
-    Returns:
-        Paths in a fixed order, so that the same library always gives the same text.
+    `tests` says whether the library's own tests are there too, where they are installed.
     """
-    folder = Path(folder or stdlib_folder())
     return [p for p in sorted(folder.rglob("*.py")) if _is_wanted(p.relative_to(folder), tests)]
 
 
@@ -58,26 +51,22 @@ def _is_wanted(name: Path, tests: bool) -> bool:
     return tests or not TEST_FOLDERS.intersection(name.parts)
 
 
-def training_text(folder: str | Path | None = None, tests: bool = True) -> bytes:
-    """Returns the training files' bytes, each different file once and only if it is UTF-8."""
+def training_text(folder: Path = STDLIB, tests: bool = True) -> bytes:
+    """The training files' bytes, each different file once and only if it is UTF-8."""
     texts = {}
     for path in training_files(folder, tests):
-        text = path.read_bytes()
-        try:
+        with suppress(UnicodeDecodeError):
+            text = path.read_bytes()
             text.decode("utf-8")
-        except UnicodeDecodeError:
-            continue
-        texts[text] = None  # A dict keeps the order and drops identical files.
+            texts[text] = None  # A dict keeps the order and drops identical files.
     return SEPARATOR.join(texts)
 
 
-def held_out_text(folder: str | Path | None = None) -> bytes:
-    """Returns the bytes of the held-out modules, which no training text contains.
+def held_out_text(folder: Path = STDLIB) -> bytes:
+    """The bytes of the held-out modules, which no training text contains.
 
-    Raises:
-        FileNotFoundError: The library is not installed as source files.
+    Raises FileNotFoundError where the library is not installed as source files.
     """
-    folder = Path(folder or stdlib_folder())
     missing = [name for name in HELD_OUT if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
@@ -87,24 +76,19 @@ def held_out_text(folder: str | Path | None = None) -> bytes:
     return SEPARATOR.join((folder / name).read_bytes() for name in HELD_OUT)
 
 
-def calibration_text(
-    windows: int = 128, length: int = 256, folder: str | Path | None = None
-) -> bytes:
-    """Returns `windows` pieces of `length` bytes, spread evenly over the training text."""
+def calibration_text(windows: int = 128, length: int = 256, folder: Path = STDLIB) -> bytes:
+    """`windows` pieces of `length` bytes, spread evenly over the training text."""
     text = training_text(folder)
     step = (len(text) - length) // max(windows - 1, 1)
     return b"".join(text[i * step : i * step + length] for i in range(windows))
 
 
 def evaluation_windows(text: bytes, length: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts text into the windows whose mean loss is the demo's bits a byte.
+    """Cuts text into inputs and targets, int64 [windows, length], for the demo's bits a byte.
 
     Window i reads bytes [i * length, (i + 1) * length) and predicts the bytes one further on, so
     every byte but the first is predicted once, from the 1 to `length` bytes before it. The last
     incomplete window is dropped.
-
-    Returns:
-        Inputs and targets, both int64 of shape [windows, length].
     """
     tokens = np.frombuffer(text, dtype=np.uint8).astype(np.int64)
     windows = (len(tokens) - 1) // length

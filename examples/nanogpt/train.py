@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from data import evaluation_windows, held_out_text, training_text
+from data import STDLIB, evaluation_windows, held_out_text, training_text
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -248,7 +248,7 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path(__file__).parent / "demo", help="folder to write")
-    add("--stdlib", type=Path, help="standard library to read; this Python's when omitted")
+    add("--stdlib", type=Path, default=STDLIB, help="standard library to read")
     add("--no-tests", action="store_true", help="leave the library's own tests out")
     add("--steps", type=int, default=6500)
     add("--batch-size", type=int, default=128, help="windows of 256 bytes a step")

@@ -56,7 +56,8 @@ class Graph:
         for function, arguments, results in self.calls:
             for old, new in zip(results, function(arguments)):
                 if old.data_ptr() != new.data_ptr():
-                    old.copy_(new)
+                    with torch.inference_mode():  # A graph asks nobody.
+                        old.copy_(new)
 
 
 class Event:
@@ -231,6 +232,63 @@ def test_what_cannot_be_recorded(stand_in, kind):
     )  # fmt: skip
 
 
+def test_the_stream_after_a_recording_that_failed(stand_in, monkeypatch):
+    """torch leaves the recording's stream the current one where the end of it fails."""
+    streams, used = [stand_in], []
+
+    @contextlib.contextmanager
+    def within(stream):
+        before = len(streams)
+        streams.append(stream)
+        try:
+            yield
+        finally:
+            del streams[before:]
+
+    class Failing:
+        def __init__(self, graph, stream, **_):
+            self.stream = stream
+
+        def __enter__(self):
+            streams.append(self.stream)
+
+        def __exit__(self, *_):
+            raise RuntimeError("capture invalidated")
+
+    def function(arguments):
+        used.append(streams[-1].name)
+        if len(used) == 3:
+            raise RuntimeError("not permitted\nwhile recording")
+        return double(arguments)
+
+    monkeypatch.setattr(torch.cuda, "stream", within)
+    monkeypatch.setattr(torch.cuda, "graph", Failing)
+    program = Program(function)
+    for i in range(3):
+        assert program(tensor(i))[0].tolist() == [2 * i]
+    assert used == ["current", "own", "own", "current", "current"]
+    assert program.recorder.describe()[1] == "it could not be recorded: not permitted"
+
+
+def test_a_program_without_arguments(stand_in):
+    """Its results are known when it is compiled; nobody may change those of the program."""
+    program, constant = Program(lambda _: [constant.clone()]), tensor(1, 2)
+    for _ in range(4):
+        (result,) = program.recorder.run([], {})
+        assert result.tolist() == [1, 2]
+        result.zero_()
+    assert Graph.made == 1 and not program.recorder.refused
+
+
+def test_recorded_in_inference_mode(stand_in):
+    """And replayed outside of it, where torch lets nobody write into what was made inside."""
+    program = Program(double)
+    with torch.inference_mode():
+        for i in range(3):
+            assert program(tensor(i))[0].tolist() == [2 * i]
+    assert program(tensor(4))[0].tolist() == [8] and Graph.made == 1
+
+
 def test_arguments_elsewhere(stand_in):
     program = Program(double)
     for i in range(3):
@@ -343,9 +401,11 @@ def test_threads_with_streams_of_their_own(on_gpu):
         with torch.cuda.stream(stream):
             for i in range(200):
                 x = torch.full((1000,), number + i / 100, device="cuda")
-                stream.synchronize()
-                got = fast(tp.Tensor(x * 0), tp.Tensor(x)).torch().cpu()
-                if not torch.allclose(got, 1 + 2 * x.cpu()):
+                nothing = x * 0
+                stream.synchronize()  # It runs in its own stream, which waits for no other.
+                got = fast(tp.Tensor(nothing), tp.Tensor(x))
+                fast.stream.synchronize()
+                if not torch.allclose(got.torch().cpu(), 1 + 2 * x.cpu()):
                     wrong.append((number, i))
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]

@@ -33,6 +33,10 @@ def test_what_is_printed_stands_below_the_block(tmp_path, language):
     )
 
 
+def test_a_single_line_may_be_wrapped(tmp_path):
+    assert ":class: output one-line\n\n1\n```" in rendered(tmp_path, "print(1)")
+
+
 def test_a_block_that_prints_nothing_stands_alone(tmp_path):
     assert rendered(tmp_path, "x = 1") == "Before\n\n```py\nx = 1\n```\n\nAfter\n"
 

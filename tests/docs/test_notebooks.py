@@ -53,6 +53,15 @@ def test_printed_text_is_joined():
     assert [each.get("text") for each in outputs] == ["ab", "c", None, "e"]
 
 
+def test_what_varies_may_differ():
+    one, other = notebook("a"), notebook("b")
+    assert notebooks.form(one) != notebooks.form(other)
+    for each in (one, other):
+        each.cells[0].metadata = {"tags": ["varies", "other"]}
+        assert notebooks.tidy(each).cells[0].metadata == {"tags": ["varies"]}
+    assert notebooks.form(one) == notebooks.form(other)
+
+
 def test_numbers_may_differ_and_words_may_not():
     assert notebooks.form(notebook("loss 1.25e-3 dB")) == notebooks.form(notebook("loss   7 dB"))
     assert notebooks.form(notebook("loss 1 dB")) != notebooks.form(notebook("gain 1 dB"))

@@ -47,6 +47,7 @@ def check_names(site: Path) -> None:
     wanted = {f"tripy.{name}" for name in tp.__all__}
     wanted |= {f"tripy.quantization.{name}" for name in tq.__all__}
     wanted |= {f"tripy.config.{name}" for name in tp.config._TYPES}
+    wanted |= {f"tripy.types.{name}" for name in ("TensorLike", "IntLike", "ShapeLike")}
     wanted |= {
         f"tripy.{entry.name}" for entry in public.entries() if entry.kind in ("method", "property")
     }
@@ -66,6 +67,9 @@ def check_pages(site: Path) -> None:
     text = (site / "reference" / "api" / "modules.html").read_text()
     linear = re.sub(r"<[^>]+>", "", text[text.index('id="tripy.Linear"') :])[:600]
     assert "tripy.Linear(in_features, out_features, bias=True, dtype=float32" in linear
+    text = (site / "reference" / "api" / "compiling.html").read_text()
+    executable = re.sub(r"<[^>]+>", "", text[text.index('id="tripy.Executable"') :])[:200]
+    assert "structures" not in executable  # The arguments of its constructor are not public.
     text = (site / "notebooks" / "quantize-a-gpt.html").read_text()
     assert text.count("<img") >= 4 and "bits a byte" in text
 

@@ -176,9 +176,15 @@ def test_scaling_makes_no_second_copy_of_the_weights(config):
 
 
 @pytest.mark.parametrize(
-    "name, method", [("INT8_SMOOTHQUANT_CFG", "smoothquant"), ("INT4_AWQ_CFG", "awq")]
+    ("name", "algorithm"),
+    [
+        ("INT8_DEFAULT_CFG", {"method": "max"}),
+        ("INT8_DEFAULT_CFG", {"method": "max", "calibrator": "mse"}),
+        ("INT8_SMOOTHQUANT_CFG", {"method": "smoothquant", "alpha": 0.5, "sample_tokens": 256}),
+        ("INT4_AWQ_CFG", {"method": "awq", "alpha": 0.5, "sample_tokens": 256}),
+    ],
 )
-def test_quantizing_holds_little_beside_the_model(name, method):
+def test_quantizing_holds_little_beside_the_model(name, algorithm):
     """The tensors that are alive at once, beside the model: less than a third of its bytes.
 
     Counted by torch's profiler, as a process's resident memory depends on what else the machine
@@ -187,7 +193,7 @@ def test_quantizing_holds_little_beside_the_model(name, method):
     layers = [torch.nn.Linear(1024, 1024) for _ in range(32)]
     model = torch.nn.Sequential(*layers).requires_grad_(False)
     x = inputs(300, 1024)
-    config = tq.PRESETS[name].with_algorithm(method, alpha=0.5, sample_tokens=256)
+    config = tq.PRESETS[name].with_algorithm(**algorithm)
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
     ) as profile:

@@ -18,7 +18,7 @@ import torch
 
 import tripy as tp
 
-# What every program starts with; the examples of api.md need little more.
+# What every program starts with; examples need little more.
 SETUP = """\
 x = tp.ones((2, 3))
 n = tp.ones((2, 3), dtype=tp.int32)

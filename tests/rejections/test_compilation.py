@@ -1,4 +1,4 @@
-"""api.md's page on compilation held against the library: compile, descriptions of inputs, calls.
+"""What is refused in compilation: compile, descriptions of inputs, calls.
 
 Rows as in test_tensors.py. Damaged files of every kind are in tests/saving/test_damage.py.
 """

@@ -1,8 +1,8 @@
-"""api.md's columns of data types held against the library: what is not listed there is refused.
+"""The data types of every function, written down by hand: what is not listed is refused.
 
-Each row is a function, called with ``t`` of each of the nine types, and the types that api.md gives
-in its short form. The types that are listed must be accepted, all others refused with a message
-that names the type, all that are accepted and the user's own line.
+Each row is a function, called with ``t`` of each of the nine types, and the types that it accepts,
+in short form. The types that are listed must be accepted, all others refused with a message that
+names the type, all that are accepted and the user's own line.
 """
 
 from __future__ import annotations

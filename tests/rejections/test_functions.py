@@ -1,4 +1,4 @@
-"""api.md's initializers and functions held against the library.
+"""What is refused by initializers and functions.
 
 Rows as in test_tensors.py; which data types a function refuses is in test_data_types.py.
 """

@@ -1,4 +1,4 @@
-"""api.md's modules held against the library: parameters, quantized layers, states.
+"""What is refused by modules: parameters, quantized layers, states.
 
 Rows as in test_tensors.py.
 """

@@ -1,4 +1,4 @@
-"""api.md's section on quantization held against the library: scales and dimensions.
+"""What is refused in quantization: scales and dimensions.
 
 Rows as in test_tensors.py; layers are in test_modules.py.
 """

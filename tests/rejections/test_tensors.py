@@ -1,4 +1,4 @@
-"""api.md's first page held against the library: data types, devices, tensors, operators, indices.
+"""What is refused: data types, devices, tensors, operators, indices.
 
 Each row is a case that has to be refused: what a user writes, how the message begins, what it says
 was got, and what is accepted. Which data types a function refuses is in test_data_types.py.
@@ -12,6 +12,7 @@ import pytest
 
 import tripy as tp
 from tests.rejections.support import PACKAGE, check, rows, run
+from tripy.ops import foreign
 
 NAMES = "one data type for both"
 LISTS = "a number, a list of numbers, or an object with __dlpack__"
@@ -144,6 +145,35 @@ def test_iteration_is_a_type_error():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match=r"no 'flot32'\. Did you mean tp\.float32"):
         run("tp.flot32")
+
+
+FOREIGN = {
+    "tp.cat": "tripy has no 'cat'. Try tp.concatenate(tensors, dim).",
+    "x.mean": "A tripy.Tensor has no 'mean'. Try tp.mean(tensor).",
+    "x.item": "A tripy.Tensor has no 'item'. Try tensor.tolist().",
+    "x.qqq": "A tripy.Tensor has no 'qqq'",
+    "x.__foo__": "A tripy.Tensor has no '__foo__'",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_names_of_other_libraries_are_answered_with_what_to_write(name):
+    with pytest.raises(AttributeError) as caught:
+        run(name)
+    assert str(caught.value) == FOREIGN[name]
+
+
+def test_what_is_written_instead_is_there():
+    """None of the names is tripy's own, and what is named instead is."""
+    for name, text in foreign._BY_NAME.items():
+        assert name not in tp.__all__ and not hasattr(tp.Tensor, name)
+        assert all(hasattr(tp, found) for found in re.findall(r"tp\.(\w+)", text)), text
+
+
+def test_a_misspelled_method_is_answered_by_python():
+    with pytest.raises(AttributeError) as caught:
+        tp.ones((2,)).tolits  # noqa: B018
+    assert (caught.value.name, type(caught.value.obj)) == ("tolits", tp.Tensor)
 
 
 @rows([

@@ -823,6 +823,21 @@ def test_resize_to_the_nearest(net, rounding, transformation, expected):
     net.check(layer, torch.tensor(expected).float().reshape(1, 1, 1, 6))
 
 
+@pytest.mark.parametrize("mode", ["NEAREST", "LINEAR"])
+def test_resize_beside_nan(net, mode):
+    """The nearest is one element, whatever is beside it; of a weighted sum nothing is said."""
+    x = torch.tensor([math.nan, 1.0, math.inf]).reshape(1, 1, 1, 3)
+    layer = net.raw.add_resize(net.input(x))
+    layer.shape, layer.resize_mode = (1, 1, 1, 6), getattr(trt.InterpolationMode, mode)
+    layer.coordinate_transformation = trt.ResizeCoordinateTransformation.ASYMMETRIC
+    layer.nearest_rounding = trt.ResizeRoundMode.FLOOR
+    if mode == "NEAREST":
+        net.check(layer, x.repeat_interleave(2, 3))
+    else:
+        with pytest.raises(Undocumented, match="NaN or infinite"):
+            net.run(layer.get_output(0))
+
+
 def test_resize_excluding_the_outside(net):
     layer = net.raw.add_resize(net.input(torch.tensor([2.0, 6.0]).reshape(1, 1, 1, 2)))
     layer.set_input(1, net.constant(torch.tensor([1, 1, 1, 4]).int()))

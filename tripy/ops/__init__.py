@@ -1,5 +1,6 @@
 """Operations: thin functions that check arguments and record a node. One family a file."""
 
+from tripy.ops import foreign as foreign  # Makes errors of ``tensor.name`` helpful.
 from tripy.ops import indexing as indexing  # Makes ``tensor[index]`` work.
 from tripy.ops.comparison import allclose, equal
 from tripy.ops.create import (

@@ -84,7 +84,8 @@ class Algorithm:
             "entropy" or "mse".
         weight_calibrator: That of weights: "max", or "mse", which clips each group where the
             squared error of the output is smallest (of the weight, where no inputs were seen); the
-            blocks of an output together.
+            blocks of an output together. But with "gptq", a layer's bias then takes up the mean of
+            that error, and the least variance is sought.
         percentile: For the calibrator of that name: the share of values kept, in percent.
         alpha: The exponent of SmoothQuant and AWQ; None searches it for each layer.
         alpha_step: The step of that search, from 0 to 1.

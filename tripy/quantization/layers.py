@@ -58,7 +58,7 @@ class QuantizedLinear(torch.nn.Module):
 
     Attributes:
         weight: [out, in]; [in, out] where ``kind`` is "Conv1D".
-        bias: [out], or None.
+        bias: [out], or None; the parameter that the model had, or a corrected one.
         kind: The class that was replaced.
         weight_quantizer: A TensorQuantizer; a Sequential of several; or None.
         input_quantizer: A TensorQuantizer, or None.
@@ -79,7 +79,10 @@ class QuantizedLinear(torch.nn.Module):
             changed = changed.detach().to(parameter.dtype).contiguous()
             parameter = torch.nn.Parameter(changed, parameter.requires_grad)
         self.weight = parameter
-        self.bias = state.bias
+        bias = state.bias
+        if state.corrected and bias is not None:
+            bias = torch.nn.Parameter(bias, parameter.requires_grad)
+        self.bias = bias
         self.in_features, self.out_features = own.shape[1], own.shape[0]
         quantizers = [TensorQuantizer(q.config, q.amax) for q in state.weight_quantizers]
         self.weight_quantizer: Optional[torch.nn.Module] = None

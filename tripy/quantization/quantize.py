@@ -137,22 +137,28 @@ def solve(
         beside: The weights of all layers with its input, where there are others.
     """
     target, algorithm = each.target, each.config.algorithm
-    weight = target.weight()
-    problem = Problem(target.name, weight, each.weight, each.input, algorithm, seen, beside=beside)
+    weight, bias = target.weight(), target.bias()
+    problem = Problem(
+        target.name, weight, each.weight, each.input, algorithm, seen, beside=beside,
+        has_bias=bias is not None,
+    )  # fmt: skip
     solver = SOLVERS[algorithm.method] if each.weight else calibrated.solve
     solution = solver(problem)
     # What pre_quant_scale divides stays as it is: a copy of each layer's weight until all are done
     # would be a second model.
-    scaled = solution.pre_quant_scale is not None
+    scaled, corrected = solution.pre_quant_scale is not None, solution.shift is not None
+    if corrected:
+        bias = (bias.detach().float() + solution.shift).to(bias.dtype)
+        solution.search["bias"] = "corrected"
     state = LinearState(
-        target.name, target.kind, weight if scaled else solution.weight, target.bias(),
+        target.name, target.kind, weight if scaled else solution.weight, bias,
         solution.weight_quantizers,
         solution.input_quantizer, solution.pre_quant_scale,
         _cache(each.key, seen and seen.keys, f"{target.name}.k_bmm_quantizer", each),
         _cache(each.value, seen and seen.values, f"{target.name}.v_bmm_quantizer", each),
         sections=target.sections() if each.key or each.value else None,
         search=solution.search, histogram=None if seen is None else seen.histogram,
-        divided=False,
+        divided=False, corrected=corrected,
     )  # fmt: skip
     return replace(state, measures=_measures(weight, solution, seen))
 
@@ -185,9 +191,7 @@ def _measures(
     weight: torch.Tensor, solution: Solution, seen: Optional[LayerStatistics]
 ) -> dict[str, float]:
     wide = weight.float()
-    rounded = solution.weight.float()
-    for quantizer in solution.weight_quantizers:
-        rounded = quantizer(rounded)
+    rounded = solution.rounded_weight()
     if solution.pre_quant_scale is not None:
         rounded = rounded * solution.pre_quant_scale
     found = {"weight_sqnr": sqnr(wide, rounded)}

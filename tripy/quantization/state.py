@@ -84,6 +84,8 @@ class LinearState:
             "output_cosine".
         histogram: Of the input's magnitudes, or None where inputs were not seen.
         divided: Whether ``unrounded`` is divided by ``pre_quant_scale`` already.
+        corrected: Whether ``bias`` is not the layer's own, but one that takes up what rounding does
+            to the means of its outputs.
     """
 
     name: str
@@ -101,6 +103,7 @@ class LinearState:
     measures: dict[str, float] = field(default_factory=dict)
     histogram: Any = None
     divided: bool = True
+    corrected: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:

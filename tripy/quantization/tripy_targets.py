@@ -149,6 +149,8 @@ class TripyTarget(Target):
             input_scale=None if inputs is None else self._tensor(inputs.scale).eval(),
             pre_quant_scale=None if pre is None else self._tensor(pre).eval(),
         )
+        if state.corrected and state.bias is not None:
+            self.module.bias = self._tensor(state.bias).eval()
 
     def _misfit(
         self, state: LinearState, expected: str, hint: Optional[str] = None

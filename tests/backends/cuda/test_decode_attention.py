@@ -43,7 +43,10 @@ def check(device, dtype, heads, groups, capacity, width, lengths, pdl=False):
         cache[row, :, length:] = expected[row, :, length:] = float("nan")
         expected[row, :, length - 1] = new[row]
     options = {"heads": heads, "groups": groups, "scale": scale, "pdl": pdl}
-    got = append_and_attend(qkv, cache, lengths.long() - 1, lengths, **options)
+    position = lengths.long() - 1
+    if pdl:  # What it reads before it waits is there.
+        torch.cuda.synchronize()
+    got = append_and_attend(qkv, cache, position, lengths, **options)
     torch.testing.assert_close(cache, expected, rtol=0, atol=0, equal_nan=True)
     key, value = cache.split(groups, 1)
     query = query.unsqueeze(2).contiguous()
@@ -51,6 +54,8 @@ def check(device, dtype, heads, groups, capacity, width, lengths, pdl=False):
     bound = TOLERANCE[dtype]
     assert got.dtype is dtype and got.shape == (batch, heads * width)
     torch.testing.assert_close(got.view_as(result).double(), result, rtol=bound, atol=bound)
+    if pdl:
+        torch.cuda.synchronize()
     again = decode_attention(query, key, value, lengths, scale=scale, pdl=pdl)
     torch.testing.assert_close(again.double(), result, rtol=bound, atol=bound)
     return qkv, cache, lengths, got, options
@@ -152,6 +157,8 @@ def test_large_caches(gpu, dtype, heads, groups, width):
     lengths = [1, 256, 257, 3000, 4096]
     args = check(gpu, dtype, heads, groups, 4096, width, lengths, pdl=True)
     qkv, cache, lengths, got, options = args
+    position = lengths - 1
+    torch.cuda.synchronize()
     for _ in range(20):
-        again = append_and_attend(qkv, cache, lengths - 1, lengths, **options)
+        again = append_and_attend(qkv, cache, position, lengths, **options)
         assert torch.equal(again, got)

@@ -214,6 +214,24 @@ def test_an_error_is_passed_on(model):
     with pytest.raises(Broken):
         list(model.on_gpu(options_of()))
     assert not model.idle
+    assert generation._of_programs[model.program].stream.waited[-1] == "host"
+
+
+def test_recorded_in_inference_mode(model):
+    """And used again outside of it, where torch lets nobody write into what was made inside."""
+    options = options_of()
+    with torch.inference_mode():
+        expected = list(model.on_gpu(options))
+    assert list(model.on_gpu(options)) == expected and Graph.made == 1
+
+
+def test_a_recording_is_not_used_where_none_is_wanted(model):
+    options = options_of()
+    expected = list(model.on_gpu(options))
+    replays = Graph.replays
+    assert list(model.on_gpu(options, "tp.config.cuda_graphs is False")) == expected
+    assert Graph.replays == replays
+    assert list(model.on_gpu(options)) == expected and Graph.made == 1
 
 
 def test_steps_that_cannot_be_recorded(model, monkeypatch, capsys):

@@ -33,10 +33,12 @@ def test_reasons():
     assert "a scale for 48 columns" in reason(group=48)
     assert reason(columns=1032) is None and "rows of 1030" in reason(columns=1030)
     assert "rows of 1032" in reason(columns=1032, x=torch.int8)
+    assert reason(columns=2**18) is None
+    assert "rows of 262400 values; expected at most" in reason(columns=2**18 + 256)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("columns", [64, 1600, 8192, 14336, 65536])
+@pytest.mark.parametrize("columns", [64, 1600, 8192, 14336, 65536, 2**18])
 def test_choices_fit(kind, columns):
     """A block's memory holds what the table chooses, for any number of rows."""
     plain = torch.zeros(5000, columns, dtype=F8 if kind == "float8" else torch.int8, device="meta")

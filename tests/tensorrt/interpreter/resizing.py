@@ -51,22 +51,23 @@ def cubic(distance: torch.Tensor, a: float) -> torch.Tensor:
     return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
 
 
+def nearest(step: Step, length: int, resized: int) -> torch.Tensor:
+    """Which element of the input each of the output is: it alone, whatever is beside it."""
+    functions = {
+        "FLOOR": torch.floor,
+        "CEIL": torch.ceil,
+        "HALF_UP": lambda x: torch.floor(x + 0.5),
+        "HALF_DOWN": lambda x: torch.ceil(x - 0.5),
+    }
+    rounded = functions[step.layer.nearest_rounding.name](origins(step, length, resized))
+    return rounded.clamp(0, length - 1).long()
+
+
 def weights(step: Step, length: int, resized: int) -> torch.Tensor:
     """The matrix [resized, length] that interpolates one axis; the border is repeated outside."""
     layer, at = step.layer, origins(step, length, resized)
     mode = layer.resize_mode.name
     matrix = torch.zeros(resized, length, dtype=torch.float64)
-    if mode == "NEAREST":
-        rounding = layer.nearest_rounding.name
-        functions = {
-            "FLOOR": torch.floor,
-            "CEIL": torch.ceil,
-            "HALF_UP": lambda x: torch.floor(x + 0.5),
-            "HALF_DOWN": lambda x: torch.ceil(x - 0.5),
-        }
-        chosen = functions[rounding](at).clamp(0, length - 1).long()
-        matrix[torch.arange(resized), chosen] = 1
-        return matrix
     first = torch.floor(at)
     reach = (0, 1) if mode == "LINEAR" else (-1, 0, 1, 2)
     for offset in reach:
@@ -96,6 +97,11 @@ def resize(step: Step) -> list[torch.Tensor]:
             continue
         if axis < x.dim() - inner:
             raise step.refuse(f"{mode} resizes the innermost {inner} axes, not axis {axis}")
+        if mode == "NEAREST":
+            x = x.index_select(axis, nearest(step, length, resized))
+            continue
+        if not bool(x.isfinite().all()):
+            raise step.undocumented("what a neighbour of weight 0 that is NaN or infinite adds")
         matrix = weights(step, length, resized)
         x = torch.tensordot(x.movedim(axis, -1), matrix, dims=([-1], [1])).movedim(-1, axis)
     return [step.rounded(x.float())]

@@ -35,6 +35,7 @@ class Network:
         sizes: Makes shape tensors of symbolic sizes.
         layers: The node that each layer was made for, by the layer's name.
         in_place: The cache updates that may write into an input of the network.
+        query_scales: What the queries of attentions have been multiplied by.
     """
 
     def __init__(self, trt: Any, raw: Any, errors: list[str]) -> None:
@@ -42,6 +43,7 @@ class Network:
         self.sizes = Sizes(self)
         self.layers: dict[str, Optional[Node]] = {}
         self.in_place: set[Node] = set()
+        self.query_scales: dict[Value, set[float]] = {}
         self._errors = errors
         self._node: Optional[Node] = None
         self._kept: list[torch.Tensor] = []
@@ -133,12 +135,15 @@ class Network:
         data = storage.filled((1,) * rank, number, kind, storage.device_of(torch.empty(0)))
         return self._plain(data, kind) if kind in QUANTIZED else self.constant(data, kind)
 
-    def quantize(self, tensor: Any, source: dtypes.dtype, target: dtypes.dtype) -> Any:
-        """Rounded to a quantized type, with a scale of 1."""
+    def quantize(
+        self, tensor: Any, source: dtypes.dtype, target: dtypes.dtype, apart: bool = False
+    ) -> Any:
+        """Rounded to a quantized type, with a scale of 1; ``apart`` from the layers before it."""
         shape = tuple(tensor.shape)
-        if target is not dtypes.int4 or len(shape) < 2:
+        if not shape or not (apart or target is dtypes.int4):
             return self._by_one(self.raw.add_quantize, tensor, source, target)
-        # TensorRT-RTX 1.7 pairs the elements of a row, and fails over many rows; not over one.
+        # TensorRT-RTX 1.7 pairs the int4 elements of a row, and fails over many rows; not over one.
+        # Nor does it fuse that with layers before it, some of which leave a thread an odd element.
         flat = self._by_one(self.raw.add_quantize, self._shuffled(tensor, (-1,)), source, target)
         if -1 not in shape:
             return self._shuffled(flat, shape)

@@ -85,6 +85,8 @@ class TorchBackend(AbstractBackend):
         start = time.perf_counter()
         program = TorchProgram(graph)
         storage.give_memory_back()
+        for where in {value.device for value in graph.outputs if value.device.kind == "gpu"}:
+            torch.cuda.synchronize(storage.torch_device(where))  # Any stream may read constants.
         logger.timing(f"kernels: {(time.perf_counter() - start) * 1e3:.1f} ms")
         for row in program.report():
             logger.verbose(f"{row.name}: {row.operation} by {row.kernel} {row.reason}".rstrip())

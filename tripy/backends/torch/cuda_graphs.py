@@ -39,6 +39,14 @@ class _Recording(NamedTuple):
     results: list[Union[T, _View]]
 
 
+def why(error: Exception) -> str:
+    """In one line, why something could not be recorded: what ended it, not what that entailed."""
+    first = error.__context__
+    if isinstance(first, Exception) and not isinstance(error, TripyException):
+        error = first
+    return str(error).partition("\n")[0]
+
+
 class GraphRecorder:
     """Runs a program, from recordings where it can.
 
@@ -106,10 +114,11 @@ class GraphRecorder:
         if any(not a.is_cuda for a in arguments):
             self.refused = "an argument is not on the GPU"
             return None
-        inputs = [
-            None if i in self._written else a.clone(memory_format=torch.contiguous_format)
-            for i, a in enumerate(arguments)
-        ]
+        with torch.inference_mode(False):  # Written at replays, perhaps outside of that mode.
+            inputs = [
+                None if i in self._written else a.clone(memory_format=torch.contiguous_format)
+                for i, a in enumerate(arguments)
+            ]
         if self._pool is None:
             self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
         graph, options = torch.cuda.CUDAGraph(), {"pool": self._pool, "stream": self._stream}
@@ -117,15 +126,20 @@ class GraphRecorder:
             # Compiles what other alignments need, without touching the caches; and makes what
             # kernels keep for each stream, which the graph would else make again in each replay.
             copies = [a.clone() if i is None else i for i, a in zip(inputs, arguments)]
-            self._stream.wait_stream(torch.cuda.current_stream(copies[0].device))
+            current = torch.cuda.current_stream(copies[0].device if copies else None)
+            self._stream.wait_stream(current)
             with torch.cuda.stream(self._stream):
                 self._execute(copies, sizes)
-            with torch.cuda.graph(graph, capture_error_mode="thread_local", **options):
+            # The outer one: torch stays in the stream of a recording that has failed at its end.
+            with (
+                torch.cuda.stream(current),
+                torch.cuda.graph(graph, capture_error_mode="thread_local", **options),
+            ):
                 results = self._execute(
                     [a if i is None else i for i, a in zip(inputs, arguments)], sizes
                 )
         except (RuntimeError, TripyException) as error:  # CUDA says what cannot be recorded.
-            self.refused = f"it could not be recorded: {str(error).splitlines()[0]}"
+            self.refused = f"it could not be recorded: {why(error)}"
             self._recordings.clear()
             return None
         found = [self._view(result, arguments) for result in results]

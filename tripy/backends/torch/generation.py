@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 import torch
 
+from tripy.backends.torch.cuda_graphs import why
 from tripy.backends.torch.kernels import sampling
 from tripy.backends.torch.kernels.cuda.available import launches_early
 from tripy.device import device
@@ -45,9 +46,15 @@ class Step(NamedTuple):
     def __call__(self) -> T:
         """The logits ``[batch, vocabulary]``; the caches hold their new state."""
         results = self.run()
-        for cache, number in self.caches:
-            if results[number].data_ptr() != cache.data_ptr():
-                cache.copy_(results[number])
+        moved = [(c, results[i]) for c, i in self.caches if results[i].data_ptr() != c.data_ptr()]
+        if len(moved) > 1:  # One's new state may lie in another, which is written before it.
+            places = {cache.untyped_storage().data_ptr() for cache, _ in moved}
+            moved = [
+                (c, new.clone() if new.untyped_storage().data_ptr() in places else new)
+                for c, new in moved
+            ]
+        for cache, new in moved:
+            cache.copy_(new)
         return results[self.logits]
 
 
@@ -204,15 +211,16 @@ def on_gpu(
             _of_programs[program] = _Recordings(where)
         own = _of_programs[program]
     key = (
-        len(tokens), options.temperature, options.top_k, options.lookahead, stop_slots(options),
-        tuple((c.data_ptr(), c.shape, c.stride()) for c, _ in prefill.caches),
+        why_not, len(tokens), options.temperature, options.top_k, options.lookahead,
+        stop_slots(options), tuple((c.data_ptr(), c.shape, c.stride()) for c, _ in prefill.caches),
     )  # fmt: skip
     with own.lock, stream():
         torch.cuda.current_stream(where).wait_stream(own.stream)
         recording = own.idle.pop(key, None)
         if recording is None:
             pdl = launches_early(device(f"gpu:{where.index}"))
-            recording = _Recording(tokens.clone(), position.clone(), options, wide, pdl)
+            with torch.inference_mode(False):  # Written later, perhaps outside of that mode.
+                recording = _Recording(tokens.clone(), position.clone(), options, wide, pdl)
         recording.begin(tokens, position, options)
     decode = make_decode(recording.state.tokens, recording.state.position)
 
@@ -237,7 +245,9 @@ def on_gpu(
     finally:
         with own.lock, stream():  # Whoever uses the caches next waits for what is under way.
             torch.cuda.current_stream(where).wait_stream(own.stream)
-            if not failed:
+            if failed:
+                own.stream.synchronize()  # Steps under way write into what is let go of here.
+            else:
                 own.keep(key, recording)
 
 
@@ -258,8 +268,9 @@ def _decode(
             recording.graph = graph
         except (RuntimeError, TripyException) as error:
             recording.refused = True
-            why = str(error).splitlines()[0]
-            logger.warning(f"generate: launched kernel by kernel, it could not be recorded: {why}")
+            logger.warning(
+                f"generate: launched kernel by kernel, it could not be recorded: {why(error)}"
+            )
     if recording.graph is None:
         recording.choose(decode(), options)
     else:

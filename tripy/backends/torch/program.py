@@ -23,7 +23,12 @@ from tripy.backends.torch.aliasing import (
 )
 from tripy.backends.torch.cuda_graphs import GraphRecorder
 from tripy.backends.torch.kernels import KERNELS, Kernel, PackedWeight
-from tripy.backends.torch.kernels.cuda import decode_plan, prepare_attention, prepare_quantize
+from tripy.backends.torch.kernels.cuda import (
+    decode_plan,
+    may_start_early,
+    prepare_attention,
+    prepare_quantize,
+)
 from tripy.backends.torch.kernels.cuda.available import missing
 from tripy.backends.torch.kernels.cuda.native_decode import available as native_decode_missing
 from tripy.backends.torch.lowering import LOWERINGS
@@ -69,6 +74,7 @@ class TorchProgram(Program):
         self._kernels: dict[Node, Kernel] = {}
         nodes = graph.nodes()
         self._in_place = in_place_updates(graph, nodes)
+        self._early = may_start_early(nodes, self._in_place)
         self._steps = self._with_runs([self._step(n, n in self._in_place) for n in nodes])
         self._dynamic = [
             i
@@ -109,7 +115,8 @@ class TorchProgram(Program):
     def _step(self, node: Node, in_place: bool) -> _Step:
         if node.op in KERNELS or node.op == "append_and_attend":
             prepare = KERNELS.get(node.op)
-            kernel = prepare(node) if prepare else prepare_attention(node, in_place)
+            early = node in self._early
+            kernel = prepare(node) if prepare else prepare_attention(node, in_place, early)
             self._kernels[node] = kernel
             self._rows.append(kernel.row)
             return _Step(node, kernel.function, None, kernel.inputs)

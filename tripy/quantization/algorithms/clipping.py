@@ -21,7 +21,7 @@ RATIOS = tuple(step / 20 for step in range(20, 9, -1))  # Of the largest magnitu
 # The more there are, the more ways errors have to cancel. Those above 1 clip nothing, and move the
 # grid.
 FINE_RATIOS = tuple(1.05 - step * 0.02 for step in range(31))
-SWEEPS = 2  # Over all blocks; later ones change little.
+SWEEPS = 3  # Over all blocks. Each tries ratios that lie between those of the others.
 # How much of the sample's moments between different inputs is taken for chance: a few hundred
 # tokens say less of them than of each input's own (O. Ledoit and M. Wolf, "A well-conditioned
 # estimator for large-dimensional covariance matrices", 2004).
@@ -90,7 +90,7 @@ def jointly_clipped(
         amax: The largest magnitude of each block, [out, in / block].
         config: What the weight is rounded to, in blocks.
         inputs: [tokens, in].
-        ratios: To the largest magnitude of a block.
+        ratios: To the largest magnitude of a block; from high to low, evenly spaced.
     """
     cuts = inputs.split(config.block_size, 1)  # type: ignore[arg-type]
     moments = []
@@ -117,14 +117,15 @@ def _joint(
     errors = [_rounding_error(w, a, config) for w, a in zip(values, amax.unbind(1))]
     total = sum(error @ x.t() for error, x in zip(errors, inputs))  # Of the output, [out, tokens].
     chosen = list(amax.unbind(1))
-    for _ in range(SWEEPS):
+    step = (ratios[0] - ratios[-1]) / max(1, len(ratios) - 1) / SWEEPS
+    for sweep in range(SWEEPS):
         for block, (own, x, moment) in enumerate(zip(values, inputs, moments)):
             before = errors[block]
             others = (2 - 2 * SHRINKAGE) * ((total - before @ x.t()) @ x)
             best = chosen[block]
             least = ((before @ moment + others) * before).sum(1)
             for ratio in ratios:
-                tried = largest[:, block] * ratio
+                tried = largest[:, block] * (ratio - sweep * step)
                 error = _rounding_error(own, tried, config)
                 cost = torch.addmm(others, error, moment).mul_(error).sum(1)
                 better = cost < least

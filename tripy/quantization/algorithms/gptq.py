@@ -29,8 +29,9 @@ def gptq(problem: Problem) -> Solution:
             got="statistics without them",
             expected="statistics collected for this algorithm",
         )
-    # Later columns make up for errors: no threshold may count on how errors cancel before that.
-    solution = calibrated.solve(replace(problem, jointly=False))
+    # Later columns make up for errors, those of means too: no threshold may count on how errors
+    # cancel before that.
+    solution = calibrated.solve(replace(problem, jointly=False, has_bias=False))
     if not solution.weight_quantizers:
         return solution
     quantizer = solution.weight_quantizers[0]

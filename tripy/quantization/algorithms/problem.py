@@ -16,6 +16,7 @@ from tripy.quantization.histogram import Histogram
 from tripy.quantization.state import QuantizerState
 from tripy.quantization.statistics import LayerStatistics
 
+LEAST_TOKENS = 32  # That say what an output's mean is: it is off by 1/32 of the variance at most.
 PART = 64  # Rows whose errors are summed at a time.
 TINY = 1e-30  # The amax of a channel or block of zeros among others: its values stay zeros.
 
@@ -36,6 +37,8 @@ class Problem:
             model's order: they get one ``pre_quant_scale``, so that they can be run as one layer.
             () where there is no other.
         jointly: Whether that calibrator chooses the thresholds of an output's blocks together.
+        has_bias: Whether the layer has a bias, which can take up what rounding does to the mean of
+            an output.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Problem:
     ratios: tuple[float, ...] = RATIOS
     beside: tuple[torch.Tensor, ...] = ()
     jointly: bool = True
+    has_bias: bool = False
 
     @property
     def scaled_weights(self) -> tuple[torch.Tensor, ...]:
@@ -85,6 +89,7 @@ class Solution:
         weight_quantizers: Calibrated; in order.
         input_quantizer: Calibrated, or None.
         search: What was tried and chosen.
+        shift: [out], float32, to be added to the bias; or None.
     """
 
     weight: torch.Tensor
@@ -92,17 +97,25 @@ class Solution:
     weight_quantizers: tuple[QuantizerState, ...] = ()
     input_quantizer: Optional[QuantizerState] = None
     search: dict[str, Any] = field(default_factory=dict)
+    shift: Optional[torch.Tensor] = None
 
     def output(self, x: torch.Tensor) -> torch.Tensor:
-        """What the layer computes from float32 inputs [tokens, in], less its bias."""
+        """What the layer computes from float32 inputs [tokens, in], less its bias as it was."""
+        y = self.rounded_inputs(x) @ self.rounded_weight().t()
+        return y if self.shift is None else y + self.shift
+
+    def rounded_inputs(self, x: torch.Tensor) -> torch.Tensor:
+        """Inputs as they meet the rounded weight."""
         if self.pre_quant_scale is not None:
             x = x * self.pre_quant_scale
-        if self.input_quantizer is not None:
-            x = self.input_quantizer(x)
+        return x if self.input_quantizer is None else self.input_quantizer(x)
+
+    def rounded_weight(self) -> torch.Tensor:
+        """[out, in], float32; with the inverse of ``pre_quant_scale`` in it."""
         weight = self.weight.float()
         for quantizer in self.weight_quantizers:
             weight = quantizer(weight)
-        return x @ weight.t()
+        return weight
 
 
 def check_amax(name: str, amax: torch.Tensor, config: QuantizerConfig) -> torch.Tensor:

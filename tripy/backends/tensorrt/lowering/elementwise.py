@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from tripy import dtypes
 from tripy.backends.tensorrt.lowering.table import (
     LOWERINGS,
@@ -15,7 +17,7 @@ from tripy.backends.tensorrt.lowering.table import (
     operand,
 )
 from tripy.backends.tensorrt.network import Network
-from tripy.graph import Node
+from tripy.graph import Node, Value
 
 
 def wrapped_int8(net: Network, tensor: Any) -> Any:
@@ -156,8 +158,33 @@ LOWERINGS |= {
     "or": _arithmetic("OR"),
     "and": _arithmetic("AND"),
     "xor": _arithmetic("XOR"),
-    "where": lambda net, node, condition, chosen, other: net.select(condition, chosen, other),
 }
+
+
+@lowering("where")
+def _where(net: Network, node: Node, condition: Any, chosen: Any, other: Any) -> Any:
+    # TensorRT-RTX 1.7 crashes over a choice between equals whose condition was reshaped.
+    if _are_alike(operand(node, 1), operand(node, 2), set()):
+        return net.expand(chosen, operand(node, 1).shape, node.output.shape)
+    return net.select(condition, chosen, other)
+
+
+def _are_alike(left: Value, right: Value, known: set[tuple[Value, Value]]) -> bool:
+    """Whether two values are computed in the same way from the same ones; ``known`` pairs are."""
+    if left is right or (left, right) in known:
+        return True
+    known.add((left, right))
+    if left.data is not None and right.data is not None:
+        return left.dtype is right.dtype and torch.equal(left.data, right.data)
+    one, two = left.node, right.node
+    if one is None or two is None or (one.op, one.attrs) != (two.op, two.attrs):
+        return False
+    if left.index != right.index or len(one.inputs) != len(two.inputs):
+        return False
+    return all(
+        a is b or (a is not None and b is not None and _are_alike(a, b, known))
+        for a, b in zip(one.inputs, two.inputs)
+    )
 
 
 def _unary(operation: str) -> Lowering:

@@ -8,6 +8,7 @@ from typing import Any
 from tripy import dtypes
 from tripy.backends.tensorrt.lowering.table import Unsupported, kind_of, lowering, operand
 from tripy.backends.tensorrt.network import Network
+from tripy.backends.tensorrt.sizes import is_static
 from tripy.graph import Node, Value, dims
 
 
@@ -116,7 +117,10 @@ def _attention(
     lengths: Any = None,
 ) -> Any:
     """TensorRT's attention does not scale; the query is scaled before it."""
-    query = _scaled_query(net, node, query)
+    part = _part_of_scale(net, node)
+    query = _scaled_query(net, node, query, part)
+    if part != 1:
+        key = net.with_number("PROD", key, 1 / part, kind_of(node))
     # A softmax over nothing is NaN: such a row looks at something, and is zeroed afterwards.
     empty = None
     if lengths is not None and not _is_positive(operand(node, 4)):
@@ -170,16 +174,33 @@ def _attention_layer(
     return net.checked(attention.get_output(0))
 
 
-def _scaled_query(net: Network, node: Node, query: Any) -> Any:
+def _part_of_scale(net: Network, node: Node) -> float:
+    """How much of the scale the query takes: 1, or a power of two, which changes no rounding.
+
+    TensorRT-RTX 1.7 crashes over several attentions of one scaled query. So each has another scale,
+    and the rest of it is taken by the key.
+    """
+    scale, width = node.attrs["scale"], operand(node).shape[3]
+    if scale is None:
+        scale = 1 / math.sqrt(width or 1) if isinstance(width, int) else 1.0
+    part, used = 1.0, net.query_scales.setdefault(operand(node), set())
+    for _ in range(len(used)):  # No more often: a scale of 0 stays what it is.
+        part /= 2 if scale * part in used else 1
+    used.add(scale * part)
+    return part
+
+
+def _scaled_query(net: Network, node: Node, query: Any, part: float) -> Any:
     source, scale = operand(node), node.attrs["scale"]
     kind = source.dtype
     if scale is not None:
-        return net.with_number("PROD", query, scale, kind)
+        return net.with_number("PROD", query, scale * part, kind)
     if isinstance(source.shape[3], int):
-        return net.with_number("PROD", query, 1 / math.sqrt(source.shape[3] or 1), kind)
+        return net.with_number("PROD", query, part / math.sqrt(source.shape[3] or 1), kind)
     size = net.cast(net.sizes.vector((source.shape[3],)), dtypes.float32)
     factor = net.unary("RECIP", net.unary("SQRT", size))
-    return net.binary("PROD", query, net.cast(factor, kind))
+    scaled = net.binary("PROD", query, net.cast(factor, kind))
+    return scaled if part == 1 else net.with_number("PROD", scaled, part, kind)
 
 
 def _attention_by_products(
@@ -256,6 +277,10 @@ def _rotary(net: Network, node: Node, x: Any, cos: Any, sin: Any) -> Any:
     source, angles = operand(node), [operand(node, 1), operand(node, 2)]
     width = source.shape[-1]
     if source.rank != 4 or not isinstance(width, int) or not all(map(_same_for_all_heads, angles)):
+        return _rotated(net, node, x, cos, sin)
+    # TensorRT-RTX 1.7 fails over its layer for pairs of neighbours where a size is dynamic and
+    # tensors are concatenated along it anywhere in the network, as a growing cache is.
+    if node.attrs["interleaved"] and not is_static(source.shape):
         return _rotated(net, node, x, cos, sin)
     half = (source.shape[0], source.shape[2], width // 2)
     tables = [_table(net, table, value, half) for table, value in zip((cos, sin), angles)]

@@ -17,9 +17,21 @@ from tripy.graph.operations.quantization import block_axis
 @lowering("quantize")
 def _quantize(net: Network, node: Node, tensor: Any, scale: Any) -> Any:
     target = node.attrs["dtype"]
-    if _has_layer(node):
+    apart = _changes_type_by_channel(node)
+    if _has_layer(node) and target is not dtypes.int4 and not apart:
         return _layer(net, "add_quantize", tensor, scale, target, node.attrs["dim"])
-    return _by_division(net, tensor, _aligned(net, node, scale), target)
+    return _by_division(net, tensor, _aligned(net, node, scale), target, apart)
+
+
+def _changes_type_by_channel(node: Node) -> bool:
+    """Whether channels of another small type are quantized anew.
+
+    TensorRT-RTX 1.7 takes the two layers for one, of a wrong type, and fails.
+    """
+    producer = operand(node).node
+    if producer is None or producer.op != "dequantize" or producer.attrs["dim"] is None:
+        return False
+    return node.attrs["dim"] is not None and kind_of(producer) is not node.attrs["dtype"]
 
 
 @lowering("dequantize")
@@ -80,10 +92,12 @@ def _layer(
     return result if rank else net.reshape(result, ())
 
 
-def _by_division(net: Network, tensor: Any, scale: Any, target: dtypes.dtype) -> Any:
-    """Quantized by a scale that is computed: divided by it, in float32 as eager does it."""
+def _by_division(
+    net: Network, tensor: Any, scale: Any, target: dtypes.dtype, apart: bool = False
+) -> Any:
+    """Quantized by a scale that no layer takes: divided by it, in float32 as eager does it."""
     wide = [net.cast(t, dtypes.float32) for t in (tensor, scale)]
-    return net.quantize(net.binary("DIV", *wide), dtypes.float32, target)
+    return net.quantize(net.binary("DIV", *wide), dtypes.float32, target, apart)
 
 
 @lowering("dynamic_quantize")

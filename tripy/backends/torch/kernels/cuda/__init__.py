@@ -2,6 +2,7 @@
 
 from tripy.backends.torch.kernels.cuda.linear import prepare as prepare_linear
 from tripy.backends.torch.kernels.cuda.others import (
+    may_start_early,
     prepare_attention,
     prepare_norm,
     prepare_one_token,
@@ -9,5 +10,6 @@ from tripy.backends.torch.kernels.cuda.others import (
 )
 
 __all__ = [
-    "prepare_attention", "prepare_linear", "prepare_norm", "prepare_one_token", "prepare_quantize",
+    "may_start_early", "prepare_attention", "prepare_linear", "prepare_norm", "prepare_one_token",
+    "prepare_quantize",
 ]  # fmt: skip

@@ -66,19 +66,26 @@ class Workspace(NamedTuple):
     arrived: T
 
 
-def workspace(
-    batch: int, heads: int, groups: int, width: int, capacity: int, device: torch.device
-) -> Workspace:
-    """A workspace for any number of launches, one after the other, of this shape or smaller.
-
-    Each launch leaves it as it found it, so that it can be part of a CUDA graph.
-    """
+def workspace_sizes(
+    batch: int, heads: int, groups: int, width: int, capacity: int
+) -> tuple[int, int]:
+    """Numbers in the two parts of a workspace; what has the same can share one."""
     tiling = _tiling(batch * groups, heads // groups, width, capacity)
     units = batch * groups * triton.cdiv(heads // groups, tiling.heads)
     rows = units * triton.next_power_of_2(triton.cdiv(capacity, tiling.chunk)) * tiling.heads
-    size = rows * (_padded(width) + 2)
+    return rows * (_padded(width) + 2), units
+
+
+def workspace(
+    batch: int, heads: int, groups: int, width: int, capacity: int, device: torch.device
+) -> Workspace:
+    """A workspace for any number of launches, one after the other, of this shape.
+
+    Each launch leaves it as it found it, so that it can be part of a CUDA graph.
+    """
+    partial, units = workspace_sizes(batch, heads, groups, width, capacity)
     return Workspace(
-        torch.empty(size, dtype=torch.float32, device=device),
+        torch.empty(partial, dtype=torch.float32, device=device),
         torch.zeros(units, dtype=torch.int32, device=device),
     )
 
@@ -148,8 +155,8 @@ def decode_attention(
         value_scale: As key_scale.
         out: Where the result goes.
         space: From ``workspace``; None for a new one, which costs a launch.
-        pdl: Launched early (programmatic dependent launch). Only the query may come from the
-            launch before this one.
+        pdl: Launched early (programmatic dependent launch): keys, values and lengths are read
+            before this one waits, and must be older than every launch that may still run.
 
     Returns:
         ``[batch, heads, 1, width]`` of the query's type.
@@ -194,8 +201,8 @@ def append_and_attend(
         value_scale: As key_scale.
         out: Where the result goes.
         space: From ``workspace``; None for a new one, which costs a launch.
-        pdl: Launched early (programmatic dependent launch). Only qkv may come from the launch
-            before this one: the position, the lengths and the cache must be older.
+        pdl: Launched early (programmatic dependent launch): cache, position and lengths are read
+            before this one waits, and must be older than every launch that may still run.
 
     Returns:
         ``[batch, heads * width]`` of the type of qkv.

@@ -11,8 +11,9 @@ from tripy.backends.torch.kernels.cuda import native_decode as native
 from tripy.backends.torch.kernels.cuda.linear import GpuLinear
 from tripy.graph import Node, Value
 
-WEIGHTS = ("int8", "float8")
 _WIDTHS = (32, 64, 128)
+# Beyond, the parts of an attention are more than what they are made of.
+_MOST_CHUNKS = 64
 
 
 def rows_of(value: Value) -> int:
@@ -23,20 +24,24 @@ def rows_of(value: Value) -> int:
 
 def why_not_linear(kernel: GpuLinear, node: Node) -> Optional[str]:
     """Why a layer cannot be a step."""
-    weight, rows = kernel.weight, rows_of(node.output)
-    if weight.kind not in WEIGHTS or kernel.scale.dim() > 1:
-        return "the weight is int4 or has scales a block"
+    weight = kernel.weight
+    if weight.kind != "int8" or kernel.scale.dim() > 1 or not kernel.static:
+        return "the weight or the input is not int8"
     if kernel.dtype not in (torch.float16, torch.bfloat16):
         return "computed in float32"
-    if rows not in native.ROWS:
-        return f"rows are not one of {native.ROWS}"
-    size, row_bytes = weight.shape[1], weight.data.shape[1]
-    operand = up(size if integers(kernel) else 2 * size, 128) + 64
-    again = kernel.norm is not None or integers(kernel)
-    if rows * (operand + 4 * size * again) > native.INPUT_BYTES:
-        return "the input does not fit shared memory"
-    if size % 2 or stride(row_bytes) > native.RING_BYTES:
-        return f"a row of {size} weights does not fit a stage"
+    if rows_of(node.output) != 1:
+        return "there are several rows"
+    if kernel.out_scale is not None and kernel.out is not torch.int8:
+        return "the result is float8"
+    (outputs, size), row_bytes = weight.shape, weight.data.shape[1]
+    rows = group(kernel.out_scale is not None)
+    most = native.MOST_COLUMNS if kernel.norm is None else native.MOST_NORMALIZED
+    if size % 8 or size > most:
+        return f"{size} inputs: they are not a multiple of 8, or more than {most}"
+    if outputs % rows:
+        return f"{outputs} outputs: they are not a multiple of {rows}"
+    if rows * row_bytes > native.RING_BYTES:
+        return f"{rows} rows of {size} weights do not fit a stage"
     return None
 
 
@@ -46,34 +51,25 @@ def why_not_attention(node: Node) -> Optional[str]:
     sizes = cache.shape if cache is not None else ()
     if not all(isinstance(n, int) for n in sizes) or sizes[3] not in _WIDTHS:
         return f"a head's size is not one of {_WIDTHS}"
-    if cache.dtype.name not in ("float16", "bfloat16") or sizes[0] not in native.ROWS:  # type: ignore[union-attr]
-        return "the cache's type or rows"
+    if cache.dtype.name not in ("float16", "bfloat16") or sizes[0] != 1:  # type: ignore[union-attr]
+        return "the cache's type, or several rows"
+    if sizes[2] > _MOST_CHUNKS * keys_of_chunk(sizes[3]):  # type: ignore[arg-type,operator]
+        return f"the cache is longer than {_MOST_CHUNKS} chunks"
     return None
 
 
-def integers(kernel: GpuLinear) -> bool:
-    """Whether a layer multiplies int8 with int8."""
-    return kernel.static and kernel.weight.kind == "int8"
+def group(rounded: bool) -> int:
+    """Rows of a weight whose results are one unit of the exchange."""
+    return 4 if rounded else 2
 
 
-def up(size: int, multiple: int) -> int:
-    return -(-size // multiple) * multiple
+def keys_of_chunk(width: int) -> int:
+    """Keys that a block attends to: 2 of each group of ``width`` / 16 lanes."""
+    return native.WARPS * 1024 // width
 
 
-def quads(rows: int, size: int, norm: bool) -> int:
-    """Fours of columns that a thread holds of a single row; 0 where the row goes through memory."""
-    quads = -(-size // (4 * native.WORKERS))
-    return 0 if rows > 1 or size % 4 or (norm and quads > 4) else min(quads, 4)
-
-
-def stride(row_bytes: int) -> int:
-    """Of rows in a stage of the ring: half of the banks further each time."""
-    return row_bytes + (64 - row_bytes) % 128
-
-
-def stage_rows(each: int, row_bytes: int) -> int:
-    """Rows of a stage: as few stages as fit, of whole tiles where that makes no more of them."""
-    most = min(native.RING_BYTES // stride(row_bytes), native.MOST_TILES * native.TILE_ROWS)
+def stage_groups(each: int, group_bytes: int) -> int:
+    """Groups of a stage of the ring: as few stages as fit, about equally large."""
+    most = native.RING_BYTES // group_bytes
     stages = -(-each // most)
-    even = up(-(-each // stages), native.TILE_ROWS)
-    return even if even <= most else -(-each // stages)
+    return -(-each // stages)

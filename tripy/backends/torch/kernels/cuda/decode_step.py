@@ -1,7 +1,7 @@
 """Runs of a decode step's layers as one kernel, where the native library has it.
 
-A run is a sequence of quantized linear layers and one-token attentions, with the reshapes and the
-roundings between them, on few rows in float16 or bfloat16. What lies between its first and its last
+A run is a sequence of int8 linear layers and one-token attentions, with the reshapes and the
+roundings between them, on one row in float16 or bfloat16. What lies between its first and its last
 layer never becomes a tensor. See ``csrc/decode_step.cuh`` for why, and for the kernel.
 """
 
@@ -20,13 +20,9 @@ from tripy.backends.torch.storage import TORCH_TYPES
 from tripy.graph import Node, Value
 
 T = torch.Tensor
-# Steps that are worth a run; and what has won against kernels of their own (benchmarks/LOG.md).
-_FEWEST = 4
-_ROWS = (1,)
-_TYPES = {"int8": 3, "float8": 4}  # enum Type of csrc/api.h
+_FEWEST = 4  # Steps that are worth a run.
 _ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
 _LOG2_E = 1.4426950408889634
-_CHUNK, _MOST_CHUNKS = 64, 8  # Keys that a block's warps have at once.
 
 
 class Place(NamedTuple):
@@ -35,9 +31,12 @@ class Place(NamedTuple):
     source: int
     at: int
     step: Optional[dict[str, Any]] = None  # that makes it
-    # Divided by this and rounded to that type on the way.
-    scale: float = 0.0
-    type: int = -1
+    scale: float = 0.0  # Divided by this and rounded to int8 on the way, unless it is 0.
+
+    @property
+    def integers(self) -> bool:
+        """Whether its readers get int8."""
+        return self.scale != 0.0 or self.source == native.FROM_BYTES
 
 
 class Run:
@@ -53,8 +52,6 @@ class Run:
         self.nodes: list[Node] = []
         self.reads: list[Value] = []
         self.writes: list[Value] = []
-        self.rows = 0
-        self.weight_bytes = 0
         self._places: dict[Value, Place] = {}
         self._tensors: dict[Value, int] = {}  # Of inputs, then of results.
         self._caches: dict[Value, Value] = {}  # A written cache, and the input that it lies in.
@@ -81,17 +78,10 @@ class Run:
     def _place(self, value: Value) -> Place:
         return self._places.get(value) or Place(native.FROM_TENSOR, self._tensor(value))
 
-    def _reserve(self, count: int) -> int:
+    def _reserve(self, units: int) -> int:
         at = self._exchanged
-        self._exchanged += count + count % 2  # Pairs are read at once.
+        self._exchanged += units + units % 2  # Two are read at once.
         return at
-
-    def _take(self, node: Node, rows: int) -> bool:
-        if self.rows not in (0, rows):
-            return False
-        self.rows = rows
-        self.nodes.append(node)
-        return True
 
     def add_view(self, node: Node) -> bool:
         """A reshape of a value of the run."""
@@ -105,12 +95,13 @@ class Run:
     def add_rounding(self, node: Node) -> bool:
         """A quantize with one scale, of a value of the run."""
         place, scale = self._places.get(node.inputs[0]), node.inputs[1]  # type: ignore[arg-type]
-        kind = node.attrs["dtype"].name
-        if place is None or place.scale or scale is None or scale.data is None or scale.rank:
+        if place is None or place.integers or scale is None or scale.data is None or scale.rank:
             return False
-        if kind not in _TYPES or node.attrs["dim"] is not None:
+        if node.attrs["dtype"].name != "int8" or node.attrs["dim"] is not None:
             return False
-        self._places[node.output] = place._replace(scale=float(scale.data), type=_TYPES[kind])
+        if place.source == native.FROM_TENSOR:
+            return False
+        self._places[node.output] = place._replace(scale=float(scale.data))
         self.nodes.append(node)
         return True
 
@@ -120,70 +111,64 @@ class Run:
         """A linear layer."""
         if limits.why_not_linear(kernel, node) is not None or not self._fits(kernel, x, residual):
             return False
-        if not self._take(node, limits.rows_of(node.output)):
-            return False
+        self.nodes.append(node)
         place = self._place(x)
-        outputs, size = kernel.weight.shape
-        row_bytes = kernel.weight.data.shape[1]
-        each = -(-outputs // self.blocks)
-        scale = kernel.both_scales if kernel.static else kernel.scale.expand(outputs).contiguous()
+        (outputs, size), row_bytes = kernel.weight.shape, kernel.weight.data.shape[1]
+        rounded = kernel.out_scale is not None
+        group = limits.group(rounded)
+        each = -(-outputs // (group * self.blocks))
         step: dict[str, Any] = {
             "kind": native.LINEAR, "source": place.source, "in_": place.at, "k": size,
-            "n": outputs, "row_bytes": row_bytes, "weight_type": _TYPES[kernel.weight.kind],
-            "weight": self._hold(kernel.weight.data), "scale": self._hold(scale),
+            "n": outputs, "row_bytes": row_bytes, "groups_each": each,
+            "stage_groups": limits.stage_groups(each, group * row_bytes),
+            "weight": self._hold(kernel.weight.data), "scale": self._hold(kernel.both_scales),
             "bias": self._hold(kernel.bias), "activation": _ACTIVATIONS[node.attrs["activation"]],
-            "rows_each": each, "out": self._reserve(self.rows * outputs),
-            "quads": limits.quads(self.rows, size, kernel.norm is not None),
-            "stride": limits.stride(row_bytes), "stage_rows": limits.stage_rows(each, row_bytes),
+            "in_scale": kernel.x_scale if kernel.norm is not None else place.scale,
+            "out": self._reserve(outputs // group),
         }  # fmt: skip
+        if place.source == native.FROM_PARTS and place.step is not None:
+            for name in ("heads", "width", "chunk", "chunks", "lengths"):
+                step[name] = place.step[name]
         if kernel.norm is not None:
             step |= {"norm": native.NORMS[kernel.norm.kind], "eps": kernel.norm.eps}
             step["norm_weight"] = self._hold(kernel.norm.weight)
             step["norm_bias"] = self._hold(kernel.norm.bias)
-        if kernel.static:
-            step["in_type"] = _TYPES[kernel.weight.kind]
-            step["in_scale"] = kernel.x_scale if kernel.norm is not None else place.scale
         if residual is not None:
             added = self._place(residual)
             name = "residual_tensor" if added.source == native.FROM_TENSOR else "residual"
             step[name] = added.at
-        made = Place(native.FROM_EXCHANGE, step["out"], step)
+        made = Place(native.FROM_BYTES if rounded else native.FROM_PAIRS, step["out"], step)
         if kernel.out_scale is not None:
-            step |= {"inverse_out_scale": 1 / kernel.out_scale}
-            step["out_type"] = _TYPES[node.attrs["dtype"].name]
-            made = made._replace(type=step["out_type"])
+            step["inverse_out_scale"] = 1 / kernel.out_scale
         self.steps.append(step)
         self._places[node.output] = made
-        self.weight_bytes += kernel.weight.nbytes
         return True
 
     def _fits(self, kernel: GpuLinear, x: Value, residual: Optional[Value]) -> bool:
         """Whether input and residual have the types that a step reads."""
-        place = self._places.get(x)
-        wanted = _TYPES[kernel.weight.kind] if kernel.static and kernel.norm is None else -1
+        place, normalized = self._places.get(x), kernel.norm is not None
         if place is None:
-            if wanted >= 0 or TORCH_TYPES[x.dtype] is not kernel.dtype:
+            if not normalized or TORCH_TYPES[x.dtype] is not kernel.dtype:
                 return False
-        elif place.type != wanted:
+        elif place.integers == normalized or (place.source == native.FROM_PARTS and normalized):
             return False
         added = None if residual is None else self._places.get(residual)
         if added is not None:
-            return added.source == native.FROM_EXCHANGE and added.type < 0
+            return added.source == native.FROM_PAIRS and not added.scale
         return residual is None or TORCH_TYPES[residual.dtype] is kernel.dtype
 
     def add_attention(self, node: Node) -> bool:
         """One token's attention, which writes its cache."""
         cache, heads, position, lengths = (v for v in node.inputs if v is not None)
         place = self._places.get(heads)
-        if limits.why_not_attention(node) is not None or place is None or place.type >= 0:
+        if limits.why_not_attention(node) is not None or place is None or place.scale:
             return False
-        if place.source != native.FROM_EXCHANGE or self.makes(position) or self.makes(lengths):
+        if place.source != native.FROM_PAIRS or self.makes(position) or self.makes(lengths):
             return False
-        rows, pairs, capacity, width = cast(tuple[int, ...], cache.shape)
-        if not self._take(node, rows):
-            return False
+        self.nodes.append(node)
+        _, pairs, capacity, width = cast(tuple[int, ...], cache.shape)
         count = cast(int, heads.shape[1]) - pairs
-        chunk = limits.up(-(-capacity // _MOST_CHUNKS), _CHUNK)
+        chunk = limits.keys_of_chunk(width)
         chunks = -(-capacity // chunk)
         step: dict[str, Any] = {
             "kind": native.ATTENTION, "source": place.source, "in_": place.at,
@@ -191,17 +176,12 @@ class Run:
             "lengths": self._tensor(lengths), "heads": count, "groups": pairs // 2,
             "width": width, "capacity": capacity, "chunk": chunk, "chunks": chunks,
             "score_scale": node.attrs["scale"] * _LOG2_E,
+            "out": self._reserve(count * chunks * (width // 2 + 2)),
         }  # fmt: skip
-        if chunks == 1:
-            step["out"] = self._reserve(rows * count * width)
-            made = Place(native.FROM_EXCHANGE, step["out"], step)
-        else:
-            step["partial"] = self._reserve(rows * count * chunks * (width + 2))
-            made = Place(native.FROM_PARTS, step["partial"], step)
         self.steps.append(step)
         written, attended = node.outputs
         self._caches[written] = self._caches.get(cache, cache)
-        self._places[attended] = made
+        self._places[attended] = Place(native.FROM_PARTS, step["out"], step)
         return True
 
     def _hold(self, tensor: Optional[T]) -> Optional[int]:
@@ -214,10 +194,7 @@ class Run:
 
     def finish(self, wanted: Sequence[Value]) -> bool:
         """Ends planning; ``wanted`` are values that others read. Whether it is worth running."""
-        if len(self.steps) < _FEWEST or self.rows not in _ROWS:
-            return False
-        linear = [s for s in self.steps if s["kind"] == native.LINEAR]
-        if 2 * sum(s.get("in_type") == _TYPES["int8"] for s in linear) < len(linear):
+        if len(self.steps) < _FEWEST:
             return False
         for value in wanted:
             place = self._places.get(value)
@@ -225,22 +202,15 @@ class Run:
                 self.writes.append(value)
             elif place is not None:
                 step = place.step
-                whole = step is not None and step["kind"] == native.LINEAR and place.type < 0
-                if not whole or step is None or "out_tensor" in step:
+                if place.source != native.FROM_PAIRS or place.scale or step is None:
+                    return False
+                if "out_tensor" in step:
                     return False
                 step["out_tensor"] = len(self._tensors) + len(self._results)
                 self._results.append((value, TORCH_TYPES[value.dtype]))
                 self.writes.append(value)
         if len(self._tensors) + len(self._results) > native.MOST_TENSORS:
             return False
-        for step in self.steps:  # How an input in parts is cut is said by the step that reads it.
-            made = next(
-                (p.step for p in self._places.values() if p.step and p.step.get("partial") ==
-                 step.get("in_")), None,
-            ) if step["source"] == native.FROM_PARTS else None  # fmt: skip
-            if made is not None:
-                for name in ("heads", "width", "chunk", "chunks", "lengths"):
-                    step[name] = made[name]
         self._table = native.table([native.DecodeStep(**s) for s in self.steps], self.where)
         self._spare.append(native.Exchange(self._exchanged, self.where))
         return True
@@ -278,8 +248,8 @@ class Run:
         assert self._table is not None
         space = self._space()
         if torch.cuda.is_current_stream_capturing():
-            self._held += [space.values, space.launches]
-        native.run(self._table, len(self.steps), self.rows, space, tensors)
+            self._held += [space.units, space.launches]
+        native.run(native.launch_of(self._table, len(self.steps), space, tensors), self.where)
         for value, given in zip(self.reads, inputs):
             if value in self._caches.values() and data[value] is not given:
                 data[value] = given.copy_(data[value])  # The copy was written.

@@ -33,6 +33,7 @@ _OTHER_BYTES = 1536  # At least what statistics and barriers take.
 _ROW, _EIGHT = 16, 8
 MOST_ROWS = 16  # At once; more are done one part after the other.
 SMALLEST_BLOCK = 32
+MOST_COLUMNS = 2**18  # Up to here one row fits a cluster's shared memory, whatever the rest.
 
 
 class Norm(NamedTuple):
@@ -139,6 +140,8 @@ def reason(
         return f"{x_type} input that is not rounded"
     if columns % (_ROW if x_type.itemsize == 1 else _EIGHT):
         return f"rows of {columns} {x_type} values; expected a multiple of 16 bytes"
+    if columns > MOST_COLUMNS:
+        return f"rows of {columns} values; expected at most {MOST_COLUMNS}"
     if group > 1 and group % SMALLEST_BLOCK:
         return f"a scale for {group} columns; expected a multiple of {SMALLEST_BLOCK}"
     return None
@@ -197,7 +200,8 @@ def weight_only(
 
     The residual is of type ``dtype``. What is normalized is rounded to the type of x before it goes
     on, as the result of a layer of its own would be. With ``out_scale`` the result, rounded to
-    ``dtype``, is divided by it and rounded to ``out_dtype``, int8 or float8_e4m3fn.
+    ``dtype``, is divided by it and rounded to ``out_dtype``, int8 or float8_e4m3fn. With ``pdl``
+    the weight, its scale and the bias must be older than every launch that may still run.
 
     Returns:
         ``[M, N]`` of ``dtype``, or of ``out_dtype``.
@@ -219,7 +223,7 @@ def weight_only(
     factor = (1.0 if x_scale is None else x_scale) * (1.0 if in_scale is None else in_scale)
     if compute is torch.int8 and packed.kind == "int4":
         factor /= 16  # Its int8 form is 16 times the weight.
-    params = [bias, *((None, None) if norm is None else (norm.weight, norm.bias))]
+    params = given = [bias, *((None, None) if norm is None else (norm.weight, norm.bias))]
     kinds = {p.dtype for p in params if p is not None}
     if len(kinds) > 1:
         params = [None if p is None else p.float() for p in params]
@@ -229,6 +233,9 @@ def weight_only(
         None if t is None else _aligned(t)
         for t in (x, packed.data, scale, params[0], residual, params[1], params[2])
     ]
+    # Launched early, it reads these before it waits for the launch in front: no copies of now.
+    constants, read = [packed.data, scale, *given], [*used[1:4], *used[5:]]
+    early = pdl and all(a is b for a, b in zip(constants, read))
     rounds = -1
     if in_scale is not None:
         rounds = _TYPES[torch.float8_e4m3fn if packed.kind == "float8" else torch.int8]
@@ -239,7 +246,7 @@ def weight_only(
         packed.window, _KINDS[packed.kind],
         0 if norm is None else _NORMS[norm.kind], _TYPES[x.dtype], _TYPES[out_type],
         _TYPES[kinds.pop()] if kinds else 0, _TYPES[dtype], rounds, _TYPES[compute],
-        _ACTIVATIONS[activation], config.row_tiles, config.cluster, config.slots, config.rows, pdl,
+        _ACTIVATIONS[activation], *config, early,
     )  # fmt: skip
     with torch.cuda.device(x.device):
         stream = torch.cuda.current_stream().cuda_stream

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Optional
 
 import torch
@@ -14,7 +16,7 @@ from tripy.backends.torch.lowering.linear_algebra import write_cache
 from tripy.backends.torch.lowering.quantization import rounded
 from tripy.backends.torch.storage import TORCH_TYPES
 from tripy.dtypes import int4
-from tripy.graph import Node
+from tripy.graph import Node, Value
 
 T = torch.Tensor
 
@@ -72,36 +74,42 @@ def prepare_quantize(node: Node) -> Optional[Kernel]:
 
 
 class _Workspaces:
-    """Where the programs of a launch meet: one for each stream, since these run side by side."""
+    """Where the programs of a launch meet: one for each stream, since these run side by side.
+
+    What is made while a CUDA graph is recorded is that graph's: it is cleared by its replays alone.
+    """
 
     def __init__(self) -> None:
-        self._spaces: dict[tuple, Any] = {}
+        self._spaces: dict[tuple[int, ...], Any] = {}
 
     def get(self, heads: int, cache: T, groups: int) -> Any:
         from tripy.backends.torch.kernels.cuda import decode_attention  # noqa: PLC0415
 
         stream = torch.cuda.current_stream(cache.device).cuda_stream if cache.is_cuda else 0
         batch, _, capacity, width = cache.shape
-        key = (stream, batch, heads, groups, width, capacity)
-        if key not in self._spaces:
-            self._spaces[key] = decode_attention.workspace(
-                batch, heads, groups, width, capacity, cache.device
-            )
-        return self._spaces[key]
+        shape = (batch, heads, groups, width, capacity)
+        key = (stream, *decode_attention.workspace_sizes(*shape))
+        space = self._spaces.get(key)
+        if space is None:
+            space = decode_attention.workspace(*shape, cache.device)
+            if not (cache.is_cuda and torch.cuda.is_current_stream_capturing()):
+                self._spaces[key] = space
+        return space
 
 
 def prepare_one_token(node: Node) -> Kernel:
     """One token's attention to the first keys of each row."""
     from tripy.backends.torch.kernels.cuda import decode_attention  # noqa: PLC0415
 
-    pdl, spaces, scale = launches_early(node.output.device), _Workspaces(), node.attrs["scale"]
+    spaces, scale = _Workspaces(), node.attrs["scale"]
 
     def run(query: T, key: T, value: T, mask: Optional[T], lengths: T) -> T:
         if not query.numel():
             return torch.empty_like(query)
         key, value = (t if t.stride(3) == 1 else t.contiguous() for t in (key, value))
+        # Not launched early: the keys are mostly those of a cache that was written just now.
         return decode_attention.decode_attention(
-            query.contiguous(), key, value, lengths, pdl=pdl,
+            query.contiguous(), key, value, lengths,
             scale=query.shape[3] ** -0.5 if scale is None else scale,
             space=spaces.get(query.shape[1], key, key.shape[1]),
         )  # fmt: skip
@@ -110,8 +118,35 @@ def prepare_one_token(node: Node) -> Kernel:
     return Kernel(run, node.inputs, row)
 
 
-def prepare_attention(node: Node, in_place: bool) -> Kernel:
-    """Writes a token's key and value into the cache and attends, in one kernel."""
+def may_start_early(nodes: Sequence[Node], in_place: AbstractSet[Node]) -> set[Node]:
+    """Attention that may read cache, position and lengths before the launch in front has ended.
+
+    A kernel that is launched early waits for those before it only once it has read these, and
+    those before it may have been launched early themselves, one after the other. But what there was
+    when an attention began that was *not* launched early is there for all that follow.
+    """
+    early: set[Node] = set()
+    there: set[Optional[Value]] = set()
+    for node in nodes:
+        if node.op != "append_and_attend":
+            continue
+        cache, _, *read = node.inputs
+        given = cache is not None and cache.node is None and node in in_place
+        if there and given and all(v in there or v.node is None for v in read if v is not None):
+            early.add(node)
+        else:
+            there |= set(read)
+    return early
+
+
+def prepare_attention(node: Node, in_place: bool, early: bool = False) -> Kernel:
+    """Writes a token's key and value into the cache and attends, in one kernel.
+
+    Args:
+        node: An ``append_and_attend``.
+        in_place: Whether the cache may be written, not a copy.
+        early: From ``may_start_early``.
+    """
     where = node.output.device
     reason = missing(where)
     scale = node.attrs["scale"]
@@ -134,7 +169,7 @@ def prepare_attention(node: Node, in_place: bool) -> Kernel:
     else:
         from tripy.backends.torch.kernels.cuda import decode_attention  # noqa: PLC0415
 
-        pdl, spaces = launches_early(where), _Workspaces()
+        pdl, spaces = early and launches_early(where), _Workspaces()
         name = "Triton, one token: cache and attention"
 
         def function(cache: T, heads: T, position: T, lengths: T) -> tuple[T, T]:

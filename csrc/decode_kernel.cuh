@@ -1,0 +1,133 @@
+// The kernel of decode_step.cuh: one warp that streams weights, all others that work off the table.
+#pragma once
+
+#include "decode_attention.cuh"
+#include "decode_linear.cuh"
+
+namespace tripy {
+
+// Into the L2 cache: the keys and values that this block will need at an attention step.
+template <class T>
+__device__ __forceinline__ void prefetch_cache(DecodeLaunch const& launch, DecodeStep const& s) {
+  int length = min(__ldg(static_cast<int const*>(launch.tensors[s.lengths])), s.capacity);
+#pragma unroll 1
+  for (int unit = blockIdx.x; unit < s.heads * s.chunks; unit += gridDim.x) {
+    int begin = unit / s.heads * s.chunk, group = unit % s.heads / (s.heads / s.groups);
+    int count = min(s.chunk, length - begin);
+    if (count > 0) {
+      int64_t size = int64_t{s.capacity} * s.width;
+      T const* keys = static_cast<T const*>(launch.tensors[s.cache]) + group * size +
+                      int64_t{begin} * s.width;
+      prefetch_bytes(keys, count * s.width * int(sizeof(T)));
+      prefetch_bytes(keys + s.groups * size, count * s.width * int(sizeof(T)));
+    }
+  }
+}
+
+// One warp: the block's rows of all weights, in the order in which they are needed.
+template <class T>
+__device__ __forceinline__ void stream_weights(DecodeLaunch const& launch, Shared& shared) {
+  // Weights are read once a launch: parameters and caches stay in the L2 cache.
+  uint64_t once = evict_first_policy();
+  Ring<kRingStages> ring;
+  int lane = threadIdx.x % 32;
+#pragma unroll 1
+  for (int base = 0; base < launch.count; base += 32) {
+    // Each lane looks at one step, so that the table's latency is paid once for 32.
+    unsigned long long weight = 0;
+    int bytes = 0, stage_bytes = 0, kind = kStepLinear;
+    if (base + lane < launch.count) {
+      DecodeStep const& s = launch.steps[base + lane];
+      kind = s.kind;
+      if (kind == kStepLinear) {
+        int group = s.inverse_out_scale != 0.0f ? 4 : 2, each = s.groups_each;
+        int first = min(int(blockIdx.x) * each, s.n / group);
+        bytes = min(each, s.n / group - first) * group * s.row_bytes;
+        stage_bytes = s.stage_groups * group * s.row_bytes;
+        weight = reinterpret_cast<unsigned long long>(s.weight) +
+                 static_cast<unsigned long long>(first * group) * s.row_bytes;
+      }
+    }
+#pragma unroll 1
+    for (int i = 0; i < min(32, launch.count - base); i++) {
+      constexpr unsigned kAll = 0xFFFFFFFF;
+      if (__shfl_sync(kAll, kind, i) == kStepAttention) {
+        if (lane == 0) {
+          prefetch_cache<T>(launch, launch.steps[base + i]);
+        }
+        __syncwarp();
+        continue;
+      }
+      auto data = reinterpret_cast<uint8_t const*>(__shfl_sync(kAll, weight, i));
+      int end = __shfl_sync(kAll, bytes, i), each = __shfl_sync(kAll, stage_bytes, i);
+#pragma unroll 1
+      for (int at = 0; at < end; at += each, ring.next()) {
+        barrier_wait(shared_address(&shared.empty[ring.stage]), ring.phase ^ 1);
+        if (lane == 0) {
+          uint32_t full = shared_address(&shared.full[ring.stage]);
+          int count = min(each, end - at);
+          barrier_expect_bytes(full, count);
+          copy_bytes_in(shared_address(shared.ring[ring.stage]), data + at, count, full, once);
+        }
+        __syncwarp();
+      }
+    }
+  }
+}
+
+template <class T>
+__device__ __forceinline__ void work(DecodeLaunch const& launch, Shared& shared) {
+  constexpr int kWords = sizeof(DecodeStep) / 4;
+  static_assert(kWords <= kWorkers);
+  auto exchange = Exchange{static_cast<uint2*>(launch.exchange), launch.launches[blockIdx.x] + 1};
+  Worker worker = {launch, shared, exchange, {}};
+  auto table = reinterpret_cast<uint32_t const*>(launch.steps);
+  int word = threadIdx.x;
+  if (word < kWords) {
+    reinterpret_cast<uint32_t*>(&shared.steps[0])[word] = __ldg(table + word);
+  }
+#pragma unroll 1
+  for (int i = 0; i < launch.count; i++) {
+    Worker::sync();
+    uint32_t next = 0;
+    bool more = word < kWords && i + 1 < launch.count;
+    if (more) {
+      next = __ldg(table + (i + 1) * kWords + word);
+    }
+    DecodeStep const& step = shared.steps[i % 2];
+    if (step.kind == kStepLinear) {
+      linear<T>(worker, step);
+    } else {
+      attention<T>(worker, step);
+    }
+    if (more) {
+      reinterpret_cast<uint32_t*>(&shared.steps[(i + 1) % 2])[word] = next;
+    }
+  }
+  if (threadIdx.x == 0) {
+    launch.launches[blockIdx.x] = exchange.launch;
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kStepThreads, 1)
+    decode_step(const __grid_constant__ DecodeLaunch launch) {
+#ifdef TRIPY_HAS_HOPPER
+  auto& shared = *static_cast<Shared*>(dynamic_shared());
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kRingStages; i++) {
+      barrier_init(shared_address(&shared.full[i]), 1);
+      barrier_init(shared_address(&shared.empty[i]), kWarps);
+    }
+    barrier_init_fence();
+  }
+  __syncthreads();
+  if (threadIdx.x >= kWorkers) {
+    stream_weights<T>(launch, shared);
+  } else {
+    work<T>(launch, shared);
+  }
+#endif
+}
+
+}  // namespace tripy

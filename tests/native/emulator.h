@@ -1,0 +1,201 @@
+// What kernels of csrc/ need of a GPU, on a CPU, so that tests can run them where there is none.
+//
+// Included in place of csrc/hopper.cuh's own code. Every thread is a fiber; which one runs next is
+// drawn at random, and copies arrive late, so that another seed is another order of events: a missing
+// barrier shows up as a wrong result, a wrong one as a deadlock, which is reported. Nothing is
+// said about speed, alignment or memory order.
+#pragma once
+
+#include <cuda_runtime.h>
+#include <math.h>
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#undef __device__
+#undef __forceinline__
+#undef __global__
+#undef __grid_constant__
+#undef __launch_bounds__
+#define __device__
+#define __forceinline__ inline
+#define __global__
+#define __grid_constant__
+#define __launch_bounds__(...)
+#define TRIPY_HAS_HOPPER
+
+namespace emulator {
+
+struct Thread {
+  uint3 index, block;
+  dim3 blocks;
+};
+
+Thread const& thread();
+uint8_t* shared_memory();  // Of the running thread's block.
+void yield();
+void progress();  // What others may be waiting for has happened.
+[[noreturn]] void fail(char const* why);
+
+// Hands `value` to the warp; the result has all lanes' values.
+uint64_t const* exchange_in_warp(uint64_t value);
+void sync_threads(int barrier, int threads);
+
+void barrier_init(uint32_t barrier, int arrivals);
+void barrier_arrive(uint32_t barrier, int bytes);  // bytes: those that are expected from now on.
+void barrier_wait(uint32_t barrier, uint32_t parity);
+void copy_later(uint32_t to, void const* from, int bytes, uint32_t barrier);
+
+// Runs `kernel` for all threads of all blocks; an empty text, or what went wrong.
+char const* run(void (*kernel)(void*), void* argument, int blocks, int threads, int shared_bytes,
+                uint64_t seed);
+
+template <class T>
+T of_lane(T value, int lane) {
+  static_assert(sizeof(T) <= 8);
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  uint64_t other = exchange_in_warp(bits)[lane & 31];
+  std::memcpy(&value, &other, sizeof(T));
+  return value;
+}
+
+}  // namespace emulator
+
+#define threadIdx (emulator::thread().index)
+#define blockIdx (emulator::thread().block)
+#define gridDim (emulator::thread().blocks)
+
+inline int lane_of_thread() { return threadIdx.x % 32; }
+
+inline void check_mask(unsigned mask) {
+  if (mask != 0xFFFFFFFF) {
+    emulator::fail("only whole warps are emulated");
+  }
+}
+
+template <class T>
+T __shfl_sync(unsigned mask, T value, int lane) {
+  check_mask(mask);
+  return emulator::of_lane(value, lane);
+}
+
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int lanes) {
+  check_mask(mask);
+  return emulator::of_lane(value, lane_of_thread() ^ lanes);
+}
+
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, int lanes) {
+  check_mask(mask);
+  int lane = lane_of_thread() + lanes;
+  return emulator::of_lane(value, lane < 32 ? lane : lane_of_thread());
+}
+
+inline int __reduce_add_sync(unsigned mask, int value) {
+  check_mask(mask);
+  auto all = emulator::exchange_in_warp(static_cast<uint32_t>(value));
+  uint32_t sum = 0;
+  for (int i = 0; i < 32; i++) {
+    sum += static_cast<uint32_t>(all[i]);
+  }
+  return static_cast<int>(sum);
+}
+
+inline void __syncwarp(unsigned mask = 0xFFFFFFFF) {
+  check_mask(mask);
+  emulator::exchange_in_warp(0);
+}
+
+inline void __syncthreads() { emulator::sync_threads(0, 0); }
+
+inline int __dp4a(int a, int b, int sum) {
+  for (int i = 0; i < 32; i += 8) {
+    sum += int8_t(a >> i) * int8_t(b >> i);
+  }
+  return sum;
+}
+
+template <class T>
+T __ldg(T const* from) {
+  return *from;
+}
+
+inline float __uint_as_float(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+inline uint32_t __float_as_uint(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return bits;
+}
+
+inline int __float2int_rn(float x) { return int(__builtin_rintf(x)); }
+inline float rsqrtf(float x) { return 1.0f / __builtin_sqrtf(x); }
+inline void __trap() { emulator::fail("__trap()"); }
+
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
+
+namespace tripy {
+
+inline void* dynamic_shared() { return emulator::shared_memory(); }
+
+// Addresses in shared memory are distances from its beginning.
+inline uint32_t shared_address(void const* pointer) {
+  return uint32_t(static_cast<uint8_t const*>(pointer) - emulator::shared_memory());
+}
+
+inline void barrier_init(uint32_t barrier, uint32_t arrivals) {
+  emulator::barrier_init(barrier, int(arrivals));
+}
+inline void barrier_init_fence() {}
+inline void barrier_expect_bytes(uint32_t barrier, uint32_t bytes) {
+  emulator::barrier_arrive(barrier, int(bytes));
+}
+inline void barrier_arrive(uint32_t barrier) { emulator::barrier_arrive(barrier, 0); }
+inline void barrier_wait(uint32_t barrier, uint32_t parity) {
+  emulator::barrier_wait(barrier, parity);
+}
+
+template <int Threads>
+void group_sync(int barrier) {
+  emulator::sync_threads(barrier, Threads);
+}
+
+inline void copy_bytes_in(
+    uint32_t shared, void const* from, int bytes, uint32_t barrier, uint64_t) {
+  emulator::copy_later(shared, from, bytes, barrier);
+}
+inline void prefetch_bytes(void const*, int) {}
+inline uint64_t evict_first_policy() { return 0; }
+
+// Others run before a store and after a load, so that units are late and read again.
+inline void store_unit(uint2* to, uint2 unit) {
+  emulator::yield();
+  emulator::progress();
+  *to = unit;
+}
+inline uint2 load_unit(uint2 const* from) {
+  uint2 unit = *from;
+  emulator::yield();
+  return unit;
+}
+inline uint4 load_two_units(uint2 const* from) {
+  if (reinterpret_cast<uintptr_t>(from) % 16) {
+    emulator::fail("two units that do not begin at a multiple of 16 bytes");
+  }
+  uint4 units = {from[0].x, from[0].y, from[1].x, from[1].y};
+  emulator::yield();
+  return units;
+}
+
+inline float approximate_exp2(float x) { return __builtin_exp2f(x); }
+inline float approximate_reciprocal(float x) { return 1.0f / x; }
+
+}  // namespace tripy
