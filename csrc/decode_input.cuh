@@ -137,9 +137,9 @@ __device__ __forceinline__ float2 statistics(
       parts[i] = {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
     }
   }
-  float inverse = 1.0f / s.k, mean = 0.0f, variance = (parts[0].y + parts[0].w) * inverse;
+  float mean = 0.0f, variance = (parts[0].y + parts[0].w) * s.inverse_k;
   if (s.norm == kLayerNorm) {
-    float offset = (parts[0].x + parts[0].z) * inverse;
+    float offset = (parts[0].x + parts[0].z) * s.inverse_k;
     mean = shift + offset;
     variance = fmaxf(variance - offset * offset, 0.0f);
   }
@@ -147,11 +147,11 @@ __device__ __forceinline__ float2 statistics(
 }
 
 __device__ __forceinline__ void store_rounded(
-    Worker& w, DecodeStep const& s, int quad, float const (&x)[4], float reciprocal) {
+    Worker& w, DecodeStep const& s, int quad, float const (&x)[4]) {
   int own[4];
 #pragma unroll
   for (int i = 0; i < 4; i++) {
-    own[i] = to_int8(divided(x[i], s.in_scale, reciprocal));
+    own[i] = to_int8(divided(x[i], s.in_scale, s.inverse_in_scale));
   }
   reinterpret_cast<char4*>(w.shared.input)[quad] =
       make_char4(char(own[0]), char(own[1]), char(own[2]), char(own[3]));
@@ -180,7 +180,7 @@ __device__ __forceinline__ void read_normalized(Worker& w, DecodeStep const& s) 
   for (int j = 0; kEarly && j < Quads; j++) {
     read_parameters(threadIdx.x + j * kWorkers, weights[j], biases[j]);
   }
-  float reciprocal = 1.0f / s.in_scale, first = 0.0f;
+  float first = 0.0f;
   Columns<Quads> x;
   if (s.source == kFromPairs) {
     wait_for_pairs<T>(w, s, x, first);
@@ -203,7 +203,7 @@ __device__ __forceinline__ void read_normalized(Worker& w, DecodeStep const& s) 
       x[j][i] = to_type<T>(fmaf((x[j][i] - moments.x) * moments.y, g[i], b[i]));
     }
     if (4 * quad < s.k) {
-      store_rounded(w, s, quad, x[j], reciprocal);
+      store_rounded(w, s, quad, x[j]);
     }
   }
 }
@@ -211,7 +211,6 @@ __device__ __forceinline__ void read_normalized(Worker& w, DecodeStep const& s) 
 // An input that is rounded as it is: quad after quad.
 template <class T>
 __device__ __forceinline__ void read_rounded(Worker& w, DecodeStep const& s) {
-  float reciprocal = 1.0f / s.in_scale;
   int active = 1;
   if (s.source == kFromParts) {
     int length = __ldg(static_cast<int const*>(w.launch.tensors[s.lengths]));
@@ -232,7 +231,7 @@ __device__ __forceinline__ void read_rounded(Worker& w, DecodeStep const& s) {
     } else {
       combine<T, 4>(w, s, quad, active, x);
     }
-    store_rounded(w, s, quad, x, reciprocal);
+    store_rounded(w, s, quad, x);
   }
 }
 

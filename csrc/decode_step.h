@@ -25,8 +25,8 @@ struct DecodeStep {
   float const* norm_weight;  // [k] or null
   float const* norm_bias;    // [k] or null
   int norm;                  // enum StepNorm
-  float eps;
-  float in_scale;                 // The input is divided by it and rounded, unless it is bytes.
+  float eps, inverse_k;      // 1 / k
+  float in_scale, inverse_in_scale;  // The input is divided by it and rounded, unless it is bytes.
   int activation;                 // enum Activation in epilogue.cuh
   int residual, residual_tensor;  // added last: offset in the exchange, or tensor
   int out, out_tensor;            // offset in the exchange; tensor

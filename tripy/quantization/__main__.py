@@ -57,10 +57,11 @@ def _arguments(arguments: Optional[list[str]]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL_DIR", help="config.json and model.safetensors")
-    add("--format", choices=tuple(FORMATS), default="int8")
+    add("--format", choices=tuple(FORMATS), default="int8", help="of weights and inputs")
     add("--calibration", type=Path, required=True, help="a text file; its last tenth measures")
     add("--out", type=Path, required=True, help="folder for the quantized checkpoint")
-    add("--layout", choices=("huggingface", "model-config"), default="huggingface")
+    layouts = ("huggingface", "model-config")
+    add("--layout", choices=layouts, default=layouts[0], help="of that checkpoint")
     add("--tensor-parallel", type=int, default=1, help="ranks; with --layout model-config")
     add("--method", choices=METHODS, help="instead of the format's own")
     add("--calibrator", choices=CALIBRATORS, default="max", help="threshold of inputs")
@@ -70,7 +71,8 @@ def _arguments(arguments: Optional[list[str]]) -> argparse.Namespace:
     add("--windows", type=int, default=128, help="calibration sequences")
     add("--length", type=int, default=128, help="tokens a sequence")
     add("--report", type=Path, help="where to write the report: .html or .json")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    add("--device", default=device, help="of PyTorch, to calibrate on")
     args = parser.parse_args(arguments)
     for name in ("tensor_parallel", "block_size", "windows", "length"):
         if getattr(args, name) < 1:

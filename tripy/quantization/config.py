@@ -90,7 +90,7 @@ class Algorithm:
         alpha: The exponent of SmoothQuant and AWQ; None searches it for each layer.
         alpha_step: The step of that search, from 0 to 1.
         sample_tokens: How many tokens of each layer's input are kept to measure errors with; None
-            for 768 with AWQ, whose thresholds need them, and 256 else.
+            for 512 with AWQ, whose thresholds need them, and 256 else.
         damping: Of GPTQ: the share of the mean diagonal that is added to the diagonal.
 
     Raises:
@@ -139,7 +139,7 @@ class Algorithm:
         """How many tokens are kept."""
         if self.sample_tokens is not None:
             return self.sample_tokens
-        return 768 if self.method == "awq" else 256
+        return 512 if self.method == "awq" else 256
 
     @classmethod
     def of(cls, given: Union[str, Mapping[str, Any], Algorithm, None]) -> Algorithm:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional, cast
 
+import numpy as np
 import torch
 
 from tripy.backends.base import ReportRow
@@ -123,9 +124,11 @@ class Run:
             "stage_groups": limits.stage_groups(each, group * row_bytes),
             "weight": self._hold(kernel.weight.data), "scale": self._hold(kernel.both_scales),
             "bias": self._hold(kernel.bias), "activation": _ACTIVATIONS[node.attrs["activation"]],
-            "in_scale": kernel.x_scale if kernel.norm is not None else place.scale,
-            "out": self._reserve(outputs // group),
+            "inverse_k": 1 / size, "out": self._reserve(outputs // group),
         }  # fmt: skip
+        in_scale = np.float32(kernel.x_scale if kernel.norm is not None else place.scale)
+        if in_scale:  # The correctly rounded reciprocal of the float32.
+            step |= {"in_scale": in_scale, "inverse_in_scale": np.float32(1) / in_scale}
         if place.source == native.FROM_PARTS and place.step is not None:
             for name in ("heads", "width", "chunk", "chunks", "lengths"):
                 step[name] = place.step[name]

@@ -30,7 +30,7 @@ class DecodeStep(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("weight", "scale", "bias")),
         *((name, ctypes.c_void_p) for name in ("norm_weight", "norm_bias")),
         ("norm", ctypes.c_int),
-        *((name, ctypes.c_float) for name in ("eps", "in_scale")),
+        *((name, ctypes.c_float) for name in ("eps", "inverse_k", "in_scale", "inverse_in_scale")),
         *((name, ctypes.c_int) for name in ("activation", "residual", "residual_tensor")),
         *((name, ctypes.c_int) for name in ("out", "out_tensor")),
         ("inverse_out_scale", ctypes.c_float),
