@@ -1,4 +1,4 @@
-// The input of a linear step: waited for, normalized, rounded, and put into shared memory as int8.
+// The input of a linear step: waited for, normalized, rounded, and put into shared memory.
 //
 // Threads have four neighbouring columns each ("a quad"), or `Quads` times four that are kWorkers
 // quads apart.
@@ -17,18 +17,18 @@ __device__ __forceinline__ void unpack_quad(uint2 units, float (&x)[4]) {
   x[0] = low.x, x[1] = low.y, x[2] = high.x, x[3] = high.y;
 }
 
-// Columns beyond the last one are zeros; `first` becomes column 0.
+// From quad `begin` on; columns beyond the last one are zeros, `first` becomes column 0 if wanted.
 template <class T, int Quads>
 __device__ __forceinline__ void wait_for_pairs(
-    Worker& w, DecodeStep const& s, Columns<Quads>& x, float& first) {
+    Worker& w, DecodeStep const& s, int begin, Columns<Quads>& x, bool with_first, float& first) {
   uint2 units[Quads] = {}, front = {};
   bool missing = true;
 #pragma unroll 1
   for (uint32_t tries = 0; missing; tries++) {
-    missing = !w.exchange.try_two(s.in, front);
+    missing = with_first && !w.exchange.try_two(s.in, front);
 #pragma unroll
     for (int j = 0; j < Quads; j++) {
-      int quad = threadIdx.x + j * kWorkers;
+      int quad = begin + j * kWorkers;
       if (4 * quad < s.k) {
         missing |= !w.exchange.try_two(s.in + 2 * quad, units[j]);
       }
@@ -146,8 +146,13 @@ __device__ __forceinline__ float2 statistics(
   return {mean, rsqrtf(variance + s.eps)};
 }
 
-__device__ __forceinline__ void store_rounded(
+template <class T>
+__device__ __forceinline__ void store_quad(
     Worker& w, DecodeStep const& s, int quad, float const (&x)[4]) {
+  if (!s.integers) {
+    reinterpret_cast<uint2*>(w.shared.input)[quad] = {unit_of<T>(x[0], x[1]), unit_of<T>(x[2], x[3])};
+    return;
+  }
   int own[4];
 #pragma unroll
   for (int i = 0; i < 4; i++) {
@@ -183,7 +188,7 @@ __device__ __forceinline__ void read_normalized(Worker& w, DecodeStep const& s) 
   float first = 0.0f;
   Columns<Quads> x;
   if (s.source == kFromPairs) {
-    wait_for_pairs<T>(w, s, x, first);
+    wait_for_pairs<T>(w, s, threadIdx.x, x, s.norm == kLayerNorm, first);
   } else {
     read_tensor<T>(w, s, x, first);
   }
@@ -203,35 +208,41 @@ __device__ __forceinline__ void read_normalized(Worker& w, DecodeStep const& s) 
       x[j][i] = to_type<T>(fmaf((x[j][i] - moments.x) * moments.y, g[i], b[i]));
     }
     if (4 * quad < s.k) {
-      store_rounded(w, s, quad, x[j]);
+      store_quad<T>(w, s, quad, x[j]);
     }
   }
 }
 
-// An input that is rounded as it is: quad after quad.
-template <class T>
-__device__ __forceinline__ void read_rounded(Worker& w, DecodeStep const& s) {
-  int active = 1;
-  if (s.source == kFromParts) {
-    int length = __ldg(static_cast<int const*>(w.launch.tensors[s.lengths]));
-    active = min(s.chunks, max(1, (length + s.chunk - 1) / s.chunk));
+// An input without normalization.
+template <class T, int Quads>
+__device__ __forceinline__ void read_pairs(Worker& w, DecodeStep const& s) {
+  Columns<Quads> x;
+  float first;
+#pragma unroll 1
+  for (int begin = threadIdx.x; 4 * begin < s.k; begin += Quads * kWorkers) {
+    wait_for_pairs<T>(w, s, begin, x, false, first);
+#pragma unroll
+    for (int j = 0; j < Quads; j++) {
+      if (4 * (begin + j * kWorkers) < s.k) {
+        store_quad<T>(w, s, begin + j * kWorkers, x[j]);
+      }
+    }
   }
+}
+
+template <class T>
+__device__ __forceinline__ void read_parts(Worker& w, DecodeStep const& s) {
+  int length = __ldg(static_cast<int const*>(w.launch.tensors[s.lengths]));
+  int active = min(s.chunks, max(1, (length + s.chunk - 1) / s.chunk));
 #pragma unroll 1
   for (int quad = threadIdx.x; 4 * quad < s.k; quad += kWorkers) {
     float x[4];
-    if (s.source == kFromPairs) {
-      uint2 units = {};
-#pragma unroll 1
-      for (uint32_t tries = 0; !w.exchange.try_two(s.in + 2 * quad, units); tries++) {
-        Exchange::give_up(tries);
-      }
-      unpack_quad<T>(units, x);
-    } else if (active == 1) {
+    if (active == 1) {
       combine<T, 1>(w, s, quad, active, x);
     } else {
       combine<T, 4>(w, s, quad, active, x);
     }
-    store_rounded(w, s, quad, x);
+    store_quad<T>(w, s, quad, x);
   }
 }
 
@@ -260,8 +271,12 @@ template <class T>
 __device__ __forceinline__ void read_input(Worker& w, DecodeStep const& s) {
   if (s.source == kFromBytes) {
     read_bytes(w, s);
+  } else if (s.source == kFromParts) {
+    read_parts<T>(w, s);
+  } else if (s.norm == kNoNorm && s.k <= 4 * kWorkers) {
+    read_pairs<T, 1>(w, s);
   } else if (s.norm == kNoNorm) {
-    read_rounded<T>(w, s);
+    read_pairs<T, 4>(w, s);
   } else if (s.k <= 4 * kWorkers) {
     read_normalized<T, 1>(w, s);
   } else if (s.k <= 8 * kWorkers) {

@@ -41,11 +41,11 @@ __device__ __forceinline__ void stream_weights(DecodeLaunch const& launch, Share
       kind = s.kind;
       if (kind == kStepLinear) {
         int group = s.inverse_out_scale != 0.0f ? 4 : 2, each = s.groups_each;
-        int first = min(int(blockIdx.x) * each, s.n / group);
-        bytes = min(each, s.n / group - first) * group * s.row_bytes;
+        int first = min(int(blockIdx.x) * each * group, s.n);
+        bytes = min(each * group, s.n - first) * s.row_bytes;
         stage_bytes = s.stage_groups * group * s.row_bytes;
         weight = reinterpret_cast<unsigned long long>(s.weight) +
-                 static_cast<unsigned long long>(first * group) * s.row_bytes;
+                 static_cast<unsigned long long>(first) * s.row_bytes;
       }
     }
 #pragma unroll 1

@@ -38,7 +38,7 @@ __device__ __forceinline__ float residual(Worker& w, DecodeStep const& s, int ro
   return row % 2 ? both.y : both.x;
 }
 
-// Of `Group` neighbouring rows; each lane gets all sums.
+// Of `Group` neighbouring rows with an int8 input; each lane gets all sums.
 template <int Group>
 __device__ __forceinline__ void products(
     Worker& w, DecodeStep const& s, uint8_t const* rows, int (&sums)[Group]) {
@@ -67,12 +67,64 @@ __device__ __forceinline__ void products(
   }
 }
 
-// Lane l finishes row l % Group of the group; lane 0 sends the unit.
+// Four int8 values, exactly: a byte plus 128 below the exponent of 2^23 is 2^23 + 128 + the byte.
+__device__ __forceinline__ void unpack_int8(uint32_t bytes, float (&x)[4]) {
+  bytes ^= 0x80808080;
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    x[i] = __uint_as_float(__byte_perm(bytes, 0x4B000000, 0x7650 + i)) - 8388736.0f;
+  }
+}
+
+// The same with an input of type T, of 16 columns a lane at a time.
 template <class T, int Group>
+__device__ __forceinline__ void float_products(
+    Worker& w, DecodeStep const& s, uint8_t const* rows, float (&sums)[Group]) {
+  int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int r = 0; r < Group; r++) {
+    sums[r] = 0.0f;
+  }
+#pragma unroll 1
+  for (int at = 16 * lane; at < s.k; at += 512) {
+    auto input = reinterpret_cast<uint4 const*>(w.shared.input + 2 * at);
+    uint4 low = input[0], high = at + 8 < s.k ? input[1] : uint4{};
+    uint32_t const units[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+    uint4 weights[Group];
+#pragma unroll
+    for (int r = 0; r < Group; r++) {
+      weights[r] = *reinterpret_cast<uint4 const*>(rows + r * s.row_bytes + at);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      float2 x = floats_of<T>(units[2 * i]), y = floats_of<T>(units[2 * i + 1]);
+#pragma unroll
+      for (int r = 0; r < Group; r++) {
+        uint32_t const words[4] = {weights[r].x, weights[r].y, weights[r].z, weights[r].w};
+        float a[4];
+        unpack_int8(words[i], a);
+        float first = fmaf(a[0], x.x, a[1] * x.y), second = fmaf(a[2], y.x, a[3] * y.y);
+        sums[r] += first + second;
+      }
+    }
+  }
+  __syncwarp();
+#pragma unroll
+  for (int lanes = 16; lanes > 0; lanes /= 2) {
+#pragma unroll
+    for (int r = 0; r < Group; r++) {
+      sums[r] += __shfl_xor_sync(0xFFFFFFFF, sums[r], lanes);
+    }
+  }
+}
+
+// Lane l finishes row l % Group of the group; lane 0 sends the unit.
+template <class T, int Group, class Sum>
 __device__ __forceinline__ void finish(
-    Worker& w, DecodeStep const& s, int group, int const (&sums)[Group], Extras& e) {
+    Worker& w, DecodeStep const& s, int group, Sum const (&sums)[Group], Extras& e) {
   constexpr unsigned kAll = 0xFFFFFFFF;
-  int lane = threadIdx.x % 32, row = group * Group + lane % Group, sum = sums[0];
+  int lane = threadIdx.x % 32, row = group * Group + lane % Group;
+  Sum sum = sums[0];
 #pragma unroll
   for (int r = 1; r < Group; r++) {
     sum = lane % Group == r ? sums[r] : sum;
@@ -89,23 +141,26 @@ __device__ __forceinline__ void finish(
     value[0] = to_type<T>(value[0]);
     unit = unit_of<T>(value[0], __shfl_down_sync(kAll, value[0], 1));
   }
-  if (lane == 0) {
+  if (s.out >= 0 && lane == 0) {
     w.exchange.write(s.out + group, unit);
   }
-  if (s.out_tensor >= 0 && lane < Group) {
+  if (s.out_tensor >= 0 && lane < Group && row < s.n) {
     static_cast<T*>(w.launch.tensors[s.out_tensor])[row] = T(value[0]);
   }
 }
 
-template <class T, int Group>
+template <class T, int Group, bool Integers>
 __device__ __forceinline__ void linear_rows(Worker& w, DecodeStep const& s) {
-  int first = blockIdx.x * s.groups_each, count = min(s.groups_each, s.n / Group - first);
+  // The last group may have a row less, for which it repeats the last one's parameters.
+  int first = blockIdx.x * s.groups_each;
+  int count = min(s.groups_each, (s.n + Group - 1) / Group - first);
   if (count <= 0) {
     return;
   }
   int lane = threadIdx.x % 32, own = threadIdx.x / 32;
   auto extras_of = [&](int group) {
-    return group < count ? extras<T>(w, s, (first + group) * Group + lane % Group) : Extras{};
+    int row = min((first + group) * Group + lane % Group, s.n - 1);
+    return group < count ? extras<T>(w, s, row) : Extras{};
   };
   Extras now = extras_of(own);
   read_input<T>(w, s);
@@ -118,8 +173,13 @@ __device__ __forceinline__ void linear_rows(Worker& w, DecodeStep const& s) {
 #pragma unroll 1
     for (; own < min(begin + s.stage_groups, count); own += kWarps) {
       Extras next = extras_of(own + kWarps);
-      int sums[Group];
-      products<Group>(w, s, rows + (own - begin) * Group * s.row_bytes, sums);
+      uint8_t const* weights = rows + (own - begin) * Group * s.row_bytes;
+      std::conditional_t<Integers, int, float> sums[Group];
+      if constexpr (Integers) {
+        products<Group>(w, s, weights, sums);
+      } else {
+        float_products<T, Group>(w, s, weights, sums);
+      }
       finish<T, Group>(w, s, first + own, sums, now);
       now = next;
     }
@@ -133,10 +193,12 @@ __device__ __forceinline__ void linear_rows(Worker& w, DecodeStep const& s) {
 template <class T>
 __device__ __forceinline__ void linear(Worker& w, DecodeStep const& step) {
   DecodeStep const s = step;  // In registers: every wait would read it again.
-  if (s.inverse_out_scale != 0.0f) {
-    linear_rows<T, 4>(w, s);
+  if (!s.integers) {
+    linear_rows<T, 2, false>(w, s);
+  } else if (s.inverse_out_scale != 0.0f) {
+    linear_rows<T, 4, true>(w, s);
   } else {
-    linear_rows<T, 2>(w, s);
+    linear_rows<T, 2, true>(w, s);
   }
 }
 

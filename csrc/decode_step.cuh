@@ -1,5 +1,5 @@
-// A whole decode step (one row, one token) in one kernel that stays on the GPU, for layers whose
-// weights and inputs are int8.
+// A whole decode step (one row, one token) in one kernel that stays on the GPU, for layers with int8
+// weights, whose inputs are int8 or of the activations' type.
 //
 // Launched one by one, the layers of a small model take longer to start than to read their weights.
 // Here one block a multiprocessor works off a table of steps. One of its warps streams the block's
@@ -24,12 +24,12 @@ constexpr int kWarps = 8;
 constexpr int kWorkers = 32 * kWarps;
 constexpr int kStepThreads = kWorkers + 32;
 constexpr int kRingBytes = 16384, kRingStages = 12;
-constexpr int kMostColumns = 16384, kMostNormalized = 4096;  // Of an input.
+constexpr int kInputBytes = 16384, kMostNormalized = 4096;  // Columns of a normalized input.
 constexpr int kMostWidth = 128;      // Of a head.
 
 struct Shared {
   alignas(128) uint8_t ring[kRingStages][kRingBytes];
-  alignas(16) int8_t input[kMostColumns];
+  alignas(16) uint8_t input[kInputBytes];  // int8 or T.
   alignas(16) float heads[kWarps][kMostWidth];
   alignas(16) float2 states[kWarps];  // Of a softmax on its way: largest score, total.
   alignas(16) float2 sums[kWarps];

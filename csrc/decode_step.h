@@ -16,17 +16,18 @@ extern "C" {
 struct DecodeStep {
   int kind;                  // enum StepKind
   int source, in;            // enum StepSource; offset or tensor [k]
+  int integers;              // Whether the input is int8 too, or gets so here.
   int k, n, row_bytes;       // row_bytes: of the weight, a multiple of 16
   int groups_each;           // groups of rows (two, or four of int8 results) that a block has
   int stage_groups;          // groups of a stage of the ring
   int8_t const* weight;      // [n, row_bytes]
-  float const* scale;        // [n], times the input's scale
+  float const* scale;        // [n], times the scale of an int8 input
   float const* bias;         // [n] or null
   float const* norm_weight;  // [k] or null
   float const* norm_bias;    // [k] or null
   int norm;                  // enum StepNorm
   float eps, inverse_k;      // 1 / k
-  float in_scale, inverse_in_scale;  // The input is divided by it and rounded, unless it is bytes.
+  float in_scale, inverse_in_scale;  // of int8 inputs that come in another type
   int activation;                 // enum Activation in epilogue.cuh
   int residual, residual_tensor;  // added last: offset in the exchange, or tensor
   int out, out_tensor;            // offset in the exchange; tensor

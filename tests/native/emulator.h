@@ -118,6 +118,15 @@ inline int __dp4a(int a, int b, int sum) {
   return sum;
 }
 
+inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
+  uint64_t bytes = uint64_t{b} << 32 | a;
+  uint32_t result = 0;
+  for (int i = 0; i < 4; i++) {
+    result |= uint32_t(bytes >> 8 * (selector >> 4 * i & 7) & 0xFF) << 8 * i;
+  }
+  return result;
+}
+
 template <class T>
 T __ldg(T const* from) {
   return *from;

@@ -25,20 +25,23 @@ def rows_of(value: Value) -> int:
 def why_not_linear(kernel: GpuLinear, node: Node) -> Optional[str]:
     """Why a layer cannot be a step."""
     weight = kernel.weight
-    if weight.kind != "int8" or kernel.scale.dim() > 1 or not kernel.static:
-        return "the weight or the input is not int8"
+    if weight.kind != "int8" or kernel.scale.dim() > 1:
+        return "the weight is not int8 with a scale for each output"
     if kernel.dtype not in (torch.float16, torch.bfloat16):
         return "computed in float32"
     if rows_of(node.output) != 1:
         return "there are several rows"
-    if kernel.out_scale is not None and kernel.out is not torch.int8:
-        return "the result is float8"
+    rounded = kernel.out_scale is not None
+    if rounded and (kernel.out is not torch.int8 or not kernel.static):
+        return "the result is float8, or int8 without an int8 input"
     (outputs, size), row_bytes = weight.shape, weight.data.shape[1]
-    rows = group(kernel.out_scale is not None)
-    most = native.MOST_COLUMNS if kernel.norm is None else native.MOST_NORMALIZED
+    rows = group(rounded)
+    most = native.INPUT_BYTES // (1 if kernel.static else 2)
+    if kernel.norm is not None:
+        most = min(most, native.MOST_NORMALIZED)
     if size % 8 or size > most:
         return f"{size} inputs: they are not a multiple of 8, or more than {most}"
-    if outputs % rows:
+    if rounded and outputs % rows:
         return f"{outputs} outputs: they are not a multiple of {rows}"
     if rows * row_bytes > native.RING_BYTES:
         return f"{rows} rows of {size} weights do not fit a stage"

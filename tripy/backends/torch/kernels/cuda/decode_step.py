@@ -1,8 +1,8 @@
 """Runs of a decode step's layers as one kernel, where the native library has it.
 
-A run is a sequence of int8 linear layers and one-token attentions, with the reshapes and the
-roundings between them, on one row in float16 or bfloat16. What lies between its first and its last
-layer never becomes a tensor. See ``csrc/decode_step.cuh`` for why, and for the kernel.
+A run is a sequence of linear layers with int8 weights and one-token attentions, with the reshapes
+and the roundings between them, on one row in float16 or bfloat16. What lies between its first and
+its last layer never becomes a tensor. See ``csrc/decode_step.cuh`` for why, and for the kernel.
 """
 
 from __future__ import annotations
@@ -117,18 +117,22 @@ class Run:
         (outputs, size), row_bytes = kernel.weight.shape, kernel.weight.data.shape[1]
         rounded = kernel.out_scale is not None
         group = limits.group(rounded)
-        each = -(-outputs // (group * self.blocks))
+        groups = -(-outputs // group)
+        each = -(-groups // self.blocks)
+        scale = kernel.both_scales if kernel.static else kernel.scale.expand(outputs)
         step: dict[str, Any] = {
-            "kind": native.LINEAR, "source": place.source, "in_": place.at, "k": size,
-            "n": outputs, "row_bytes": row_bytes, "groups_each": each,
+            "kind": native.LINEAR, "source": place.source, "in_": place.at,
+            "integers": int(kernel.static), "k": size, "n": outputs, "row_bytes": row_bytes,
+            "groups_each": each,
             "stage_groups": limits.stage_groups(each, group * row_bytes),
-            "weight": self._hold(kernel.weight.data), "scale": self._hold(kernel.both_scales),
+            "weight": self._hold(kernel.weight.data), "scale": self._hold(scale),
             "bias": self._hold(kernel.bias), "activation": _ACTIVATIONS[node.attrs["activation"]],
-            "inverse_k": 1 / size, "out": self._reserve(outputs // group),
+            "inverse_k": 1 / size, "out": self._reserve(groups),
         }  # fmt: skip
-        in_scale = np.float32(kernel.x_scale if kernel.norm is not None else place.scale)
+        in_scale = kernel.x_scale if kernel.norm is not None else place.scale
         if in_scale:  # The correctly rounded reciprocal of the float32.
-            step |= {"in_scale": in_scale, "inverse_in_scale": np.float32(1) / in_scale}
+            near = np.float32(in_scale)
+            step |= {"in_scale": near, "inverse_in_scale": np.float32(1) / near}
         if place.source == native.FROM_PARTS and place.step is not None:
             for name in ("heads", "width", "chunk", "chunks", "lengths"):
                 step[name] = place.step[name]
@@ -153,8 +157,10 @@ class Run:
         if place is None:
             if not normalized or TORCH_TYPES[x.dtype] is not kernel.dtype:
                 return False
-        elif place.integers == normalized or (place.source == native.FROM_PARTS and normalized):
-            return False
+        else:
+            in_parts = place.source == native.FROM_PARTS
+            if place.integers != (kernel.static and not normalized) or (normalized and in_parts):
+                return False
         added = None if residual is None else self._places.get(residual)
         if added is not None:
             return added.source == native.FROM_PAIRS and not added.scale
@@ -214,6 +220,11 @@ class Run:
                 self.writes.append(value)
         if len(self._tensors) + len(self._results) > native.MOST_TENSORS:
             return False
+        read = {step["in_"] for step in self.steps if step["source"] != native.FROM_TENSOR}
+        read |= {step.get("residual") for step in self.steps}
+        for step in self.steps:
+            if step["out"] not in read:
+                step["out"] = -1  # It is a tensor only.
         self._table = native.table([native.DecodeStep(**s) for s in self.steps], self.where)
         self._spare.append(native.Exchange(self._exchanged, self.where))
         return True

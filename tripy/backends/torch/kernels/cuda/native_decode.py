@@ -15,7 +15,7 @@ from tripy.device import device
 T = torch.Tensor
 MOST_TENSORS = 256
 # Of csrc/decode_step.cuh.
-RING_BYTES, WARPS, MOST_COLUMNS, MOST_NORMALIZED = 16384, 8, 16384, 4096
+RING_BYTES, WARPS, INPUT_BYTES, MOST_NORMALIZED = 16384, 8, 16384, 4096
 LINEAR, ATTENTION = range(2)
 FROM_TENSOR, FROM_PAIRS, FROM_BYTES, FROM_PARTS = range(4)
 NORMS = {None: 0, "layer": 1, "rms": 2}
@@ -25,7 +25,8 @@ class DecodeStep(ctypes.Structure):
     """``struct DecodeStep``; what is not set is absent."""
 
     _fields_ = (
-        *((name, ctypes.c_int) for name in ("kind", "source", "in_", "k", "n", "row_bytes")),
+        *((name, ctypes.c_int) for name in ("kind", "source", "in_", "integers", "k", "n")),
+        ("row_bytes", ctypes.c_int),
         *((name, ctypes.c_int) for name in ("groups_each", "stage_groups")),
         *((name, ctypes.c_void_p) for name in ("weight", "scale", "bias")),
         *((name, ctypes.c_void_p) for name in ("norm_weight", "norm_bias")),
