@@ -3,7 +3,8 @@
 Where layers round their inputs, two ways to sum the same numbers can fall on either side of a half,
 and the step between follows through the layers: which tokens that happens to depends on the
 processor. So a token either meets no such tie, and is equal, or is off by at most what quantization
-itself costs. A network that means something else has no equal token.
+itself costs. A network that means something else has no equal token. (Layers in bfloat16 round each
+value that they pass on: hardly a token is equal there, but all are near.)
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ SHARES = dict.fromkeys(("int8-weight-only", "int8", "smoothquant", "float8"), 0.
 SHARES |= dict.fromkeys(("int4-weight-only", "int4-awq", "w4a8"), 0.17)
 # Modes that round nothing at run time, or everything to bfloat16 or more only.
 SMOOTH = ("none", "int8-weight-only")
+BFLOAT16 = ("int4-weight-only", "int4-awq")
 MODES = list(QUANT_MODES)
 BATCH = tp.NamedDimension("batch", 1, 2, 4)
 LENGTHS = (1, 16, 256)
@@ -107,9 +109,13 @@ def test_forward(mode):
     model, given = demo(mode), tokens(2, 12)
     engine = build(model.forward, [tp.InputInfo((BATCH, LENGTHS), tp.int32)])
     (got,), expected = interpreted(engine, [given]), model.forward(given)
-    assert_near(got, expected, demo("none").forward(given), mode)
-    off = np.abs(numbers(got) - numbers(expected)).max(-1)
-    assert (off <= 1e-3).sum() >= off.size // 8, off
+    plain = demo("none").forward(given)
+    assert_near(got, expected, plain, mode)
+    error = np.abs(numbers(got) - numbers(expected))
+    if mode in BFLOAT16:  # Steps of 2^-8, beside 2^-4 of int4 and better.
+        assert error.mean() <= np.abs(numbers(expected) - numbers(plain)).mean() / 16
+    else:
+        assert (error.max(-1) <= 1e-3).sum() >= error[..., 0].size // 8
 
 
 @pytest.mark.parametrize("mode", MODES)
