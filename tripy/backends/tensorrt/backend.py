@@ -45,13 +45,13 @@ class TensorRTBackend(AbstractBackend):
                 raise TripyException("compile: TensorRT cannot be used.", got=found)
             distribution, targets = found, ()
         run_passes(graph, PASSES)
-        cache = EngineCache(distribution, graph, targets, optimization_level)
+        own = present_capability(where)
+        built_for = targets or ((own,) if own is not None else ())
+        cache = EngineCache(distribution, graph, built_for, optimization_level)
         engine = cache.read()
         if engine is None:
             engine = build(distribution, graph, targets, optimization_level)
             cache.store(engine)
-        own = present_capability(where)
-        built_for = targets or ((own,) if own is not None else ())
         built_by = (distribution.name, distribution.version)
         return TensorRTProgram(graph, engine, built_by, built_for, where)
 

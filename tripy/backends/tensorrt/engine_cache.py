@@ -14,10 +14,9 @@ import safetensors.torch
 
 from tripy import config, files
 from tripy.backends.tensorrt.build import Engine
-from tripy.backends.tensorrt.distribution import Distribution, present_capability
+from tripy.backends.tensorrt.distribution import Distribution
 from tripy.backends.tensorrt.lower import Names
 from tripy.backends.torch import storage
-from tripy.device import device
 from tripy.graph import Graph
 from tripy.graph.serialize import graph_to_json
 from tripy.logger import logger
@@ -53,9 +52,8 @@ class EngineCache:
         if folder is None:
             return
         described, constants = graph_to_json(graph)
-        own = list(targets) or [str(present_capability(device("gpu")))]
         key = [
-            self.FORMAT, _written_by(), distribution.name, distribution.version, own,
+            self.FORMAT, _written_by(), distribution.name, distribution.version, list(targets),
             optimization_level, described,
             [files.digest(storage.bytes_of(c.data.cpu()).numpy()) for c in constants],
         ]  # fmt: skip
