@@ -20,7 +20,7 @@ from tripy.quantization.state import QuantizerState
 RATIOS = tuple(step / 20 for step in range(20, 9, -1))  # Of the largest magnitude.
 # The more there are, the more ways errors have to cancel. Those above 1 clip nothing, and move the
 # grid.
-FINE_RATIOS = tuple(1.05 - step * 0.02 for step in range(31))
+FINE_RATIOS = tuple(1.05 - step * 0.04 for step in range(16))
 SWEEPS = 3  # Over all blocks. Each tries ratios that lie between those of the others.
 # How much of the sample's moments between different inputs is taken for chance: a few hundred
 # tokens say less of them than of each input's own (O. Ledoit and M. Wolf, "A well-conditioned
