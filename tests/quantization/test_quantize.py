@@ -267,7 +267,7 @@ def test_statistics_of_another_model():
 @pytest.mark.parametrize(
     ("config", "missing"),
     [
-        (tq.INT8_SMOOTHQUANT_CFG, "channels"), (tq.INT4_AWQ_CFG, "768 tokens of the input, 32"),
+        (tq.INT8_SMOOTHQUANT_CFG, "channels"), (tq.INT4_AWQ_CFG, "512 tokens of the input, 32"),
         (tq.INT4_GPTQ_CFG, "moments"),
     ],
 )  # fmt: skip
