@@ -262,19 +262,25 @@ def check_seed(seed: int) -> set[str]:
         ) from error
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Compare eager and compiled random graphs.")
+def asked_for(description: str) -> tuple[range, bool]:
+    """What the command line asks for: the seeds, and whether to print the graphs."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--count", type=int, default=100, help="how many graphs")
     parser.add_argument("--seed", type=int, help="one graph only")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--print", action="store_true", dest="show", help="print the graphs")
     options = parser.parse_args()
-    first = options.first if options.seed is None else options.seed
-    seeds = range(first, first + (options.count if options.seed is None else 1))
+    if options.seed is not None:
+        return range(options.seed, options.seed + 1), options.show
+    return range(options.first, options.first + options.count), options.show
+
+
+def main() -> int:
+    seeds, show = asked_for("Compare eager and compiled random graphs.")
     seen: set[str] = set()
     failed = []
     for seed in seeds:
-        if options.show:
+        if show:
             print(program_of(seed))
         try:
             seen |= check_seed(seed)

@@ -10,7 +10,6 @@ on what TensorRT does not document, the graph is counted, and not compared.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -104,18 +103,11 @@ def first_failure(program: fuzz.Program) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Compare eager with TensorRT's networks.")
-    parser.add_argument("--count", type=int, default=100, help="how many graphs")
-    parser.add_argument("--seed", type=int, help="one graph only")
-    parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--print", action="store_true", dest="show", help="print the graphs")
-    options = parser.parse_args()
-    first = options.first if options.seed is None else options.seed
-    seeds = range(first, first + (options.count if options.seed is None else 1))
+    seeds, show = fuzz.asked_for("Compare eager with TensorRT's networks.")
     found: Counter = Counter()
     for seed in seeds:
         program = fuzz.program_of(seed)
-        if options.show:
+        if show:
             print(program)
         try:
             found[check(program)] += 1
