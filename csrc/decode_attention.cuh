@@ -74,43 +74,47 @@ __device__ __forceinline__ int add_groups(float (&x)[16]) {
 }
 
 // Adds up the warps and sends the result with its largest score and total, from which whoever reads
-// several chunks finds their shares. Four lanes to a pair of columns, each with a quarter of the warps.
+// several chunks finds their shares. Four lanes to a pair of columns, each with a quarter of the
+// warps, and each of which writes another copy.
 template <class T, int Width>
 __device__ __forceinline__ void add_warps(Worker& w, int out) {
-  if (threadIdx.x >= 2 * Width) {
-    return;
-  }
+  static_assert(kCopies == 4);
   constexpr unsigned kAll = 0xFFFFFFFF;
-  int pair = threadIdx.x / 4, first = threadIdx.x % 4 * (kWarps / 4);
-  float2 states[kWarps / 4], sum = {0.0f, 0.0f};
-  float top = -INFINITY, total = 0.0f;
+  constexpr int kQuarter = (kWarps + 3) / 4;
+  int copy = threadIdx.x % 4, first = copy * kQuarter;
+#pragma unroll 1
+  for (int pair = threadIdx.x / 4; pair < Width / 2; pair += kWorkers / 4) {
+    float2 states[kQuarter], sums[kQuarter], sum = {0.0f, 0.0f};
+    float top = kLeastScore, total = 0.0f;
 #pragma unroll
-  for (int i = 0; i < kWarps / 4; i++) {
-    states[i] = w.shared.states[first + i];
-    top = fmaxf(top, states[i].x);
-  }
-  top = fmaxf(top, __shfl_xor_sync(kAll, top, 1));
-  top = fmaxf(top, __shfl_xor_sync(kAll, top, 2));
+    for (int i = 0; i < kQuarter; i++) {
+      states[i] = {kLeastScore, 0.0f}, sums[i] = {0.0f, 0.0f};
+      if (first + i < kWarps) {
+        states[i] = w.shared.states[first + i];
+        sums[i] = *reinterpret_cast<float2 const*>(&w.shared.heads[first + i][2 * pair]);
+      }
+      top = fmaxf(top, states[i].x);
+    }
+    top = fmaxf(top, __shfl_xor_sync(kAll, top, 1));
+    top = fmaxf(top, __shfl_xor_sync(kAll, top, 2));
 #pragma unroll
-  for (int i = 0; i < kWarps / 4; i++) {
-    float share = share_of(states[i].x, top);
-    float2 own = *reinterpret_cast<float2 const*>(&w.shared.heads[first + i][2 * pair]);
-    total = fmaf(share, states[i].y, total);
-    sum = {fmaf(share, own.x, sum.x), fmaf(share, own.y, sum.y)};
-  }
+    for (int i = 0; i < kQuarter; i++) {
+      float share = approximate_exp2(states[i].x - top);
+      total = fmaf(share, states[i].y, total);
+      sum = {fmaf(share, sums[i].x, sum.x), fmaf(share, sums[i].y, sum.y)};
+    }
 #pragma unroll
-  for (int lanes = 1; lanes < 4; lanes *= 2) {
-    total += __shfl_xor_sync(kAll, total, lanes);
-    sum.x += __shfl_xor_sync(kAll, sum.x, lanes);
-    sum.y += __shfl_xor_sync(kAll, sum.y, lanes);
-  }
-  float inverse = total == 0.0f ? 0.0f : 1.0f / total;
-  if (threadIdx.x % 4 == 0) {
-    w.exchange.write(out + pair, unit_of<T>(sum.x * inverse, sum.y * inverse));
-  } else if (pair == 0 && threadIdx.x < 3) {
-    bool first_one = threadIdx.x == 1;
-    w.exchange.write(
-        out + Width / 2 + (first_one ? 0 : 1), __float_as_uint(first_one ? top : total));
+    for (int lanes = 1; lanes < 4; lanes *= 2) {
+      total += __shfl_xor_sync(kAll, total, lanes);
+      sum.x += __shfl_xor_sync(kAll, sum.x, lanes);
+      sum.y += __shfl_xor_sync(kAll, sum.y, lanes);
+    }
+    float inverse = inverse_of(total);
+    w.exchange.write(out + pair, unit_of<T>(sum.x * inverse, sum.y * inverse), copy);
+    if (pair == 0) {
+      w.exchange.write(out + Width / 2, __float_as_uint(top), copy);
+      w.exchange.write(out + Width / 2 + 1, __float_as_uint(total), copy);
+    }
   }
 }
 
@@ -119,7 +123,7 @@ __device__ __forceinline__ void attend(
     Worker& w, DecodeStep const& s, int head, int chunk, int length, int position) {
   using S = Split<Width>;
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, column = lane % S::kLanes * 8;
-  int group = head / (s.heads / s.groups);
+  int group = quotient(head, s.inverse_group);
   int64_t size = int64_t{s.capacity} * Width;
   T* keys = static_cast<T*>(w.launch.tensors[s.cache]) + group * size + column;
   T* values = keys + s.groups * size;
@@ -176,7 +180,7 @@ __device__ __forceinline__ void attend(
     }
   }
   __syncwarp();
-  float scores[2], top = -INFINITY, x[16], q[16];
+  float scores[2], top = kLeastScore, x[16], q[16];
   unpack<T>(query, q);
 #pragma unroll
   for (int i = 0; i < 2; i++) {
@@ -200,7 +204,7 @@ __device__ __forceinline__ void attend(
   float sums[16] = {}, total = 0.0f;
 #pragma unroll
   for (int i = 0; i < 2; i++) {
-    float share = share_of(scores[i], top);
+    float share = approximate_exp2(scores[i] - top);
     total += share;
     unpack<T>(value[i], x);
 #pragma unroll
@@ -232,11 +236,12 @@ __device__ __forceinline__ void attention(Worker& w, DecodeStep const& step) {
   if (int(blockIdx.x) >= units) {
     return;
   }
-  int length = min(__ldg(static_cast<int const*>(w.launch.tensors[s.lengths])), s.capacity);
-  int position = __ldg(static_cast<int const*>(w.launch.tensors[s.position]));
+  find_place(w, s.position, s.lengths);
+  int length = min(w.place.length, s.capacity), position = w.place.position;
 #pragma unroll 1
   for (int unit = blockIdx.x; unit < units; unit += gridDim.x) {
-    int head = unit % s.heads, chunk = unit / s.heads, begin = chunk * s.chunk;
+    int chunk = quotient(unit, s.inverse_heads), begin = chunk * s.chunk;
+    int head = unit - chunk * s.heads;
     // What nobody reads is left out, but a new key is written wherever it lies.
     bool has_new = position >= begin && position < begin + s.chunk;
     if (chunk > 0 && begin >= length && !has_new) {

@@ -58,9 +58,10 @@ __device__ __forceinline__ void read_tensor(
 template <class T, int AtOnce>
 __device__ __forceinline__ void combine(
     Worker& w, DecodeStep const& s, int quad, int active, float (&x)[4]) {
-  int stride = s.width / 2 + 2, head = 4 * quad / s.width, column = 4 * quad - head * s.width;
+  int bits = s.width == 64 ? 6 : s.width == 32 ? 5 : 7, head = 4 * quad >> bits;
+  int stride = s.width / 2 + 2, column = 4 * quad - (head << bits);
   int at = s.in + head * s.chunks * stride;
-  float top = -INFINITY, total = 0.0f, sums[4] = {};
+  float top = kLeastScore, total = 0.0f, sums[4] = {};
 #pragma unroll 1
   for (int begin = 0; begin < active; begin += AtOnce) {
     uint2 values[AtOnce], states[AtOnce];
@@ -76,21 +77,31 @@ __device__ __forceinline__ void combine(
       }
       Exchange::give_up(tries);
     }
+    float higher = top;
 #pragma unroll
     for (int i = 0; i < AtOnce; i++) {
-      float other = begin + i < active ? __uint_as_float(states[i].x) : -INFINITY, own[4];
-      float higher = fmaxf(top, other), keep = share_of(top, higher);
-      float share = share_of(other, higher) * __uint_as_float(states[i].y);
+      higher = fmaxf(higher, __uint_as_float(states[i].x));  // The last one may come repeatedly.
+    }
+    float keep = approximate_exp2(top - higher);
+    top = higher;
+    total *= keep;
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+      sums[c] *= keep;
+    }
+#pragma unroll
+    for (int i = 0; i < AtOnce; i++) {
+      float own[4], share = approximate_exp2(__uint_as_float(states[i].x) - top);
+      share = begin + i < active ? share * __uint_as_float(states[i].y) : 0.0f;
       unpack_quad<T>(values[i], own);
 #pragma unroll
       for (int c = 0; c < 4; c++) {
-        sums[c] = fmaf(own[c], share, sums[c] * keep);
+        sums[c] = fmaf(own[c], share, sums[c]);
       }
-      total = fmaf(total, keep, share);
-      top = higher;
+      total += share;
     }
   }
-  float inverse = total == 0.0f ? 0.0f : 1.0f / total;  // Of no keys there is no sum either.
+  float inverse = inverse_of(total);
 #pragma unroll
   for (int c = 0; c < 4; c++) {
     x[c] = to_type<T>(sums[c] * inverse);
@@ -124,13 +135,13 @@ __device__ __forceinline__ float2 statistics(
     w.shared.sums[threadIdx.x / 32] = sums;
   }
   Worker::sync();
-  float4 parts[kWarps / 2];
+  float4 parts[4];
 #pragma unroll
-  for (int i = 0; i < kWarps / 2; i++) {
+  for (int i = 0; i < 4; i++) {
     parts[i] = reinterpret_cast<float4 const*>(w.shared.sums)[i];
   }
 #pragma unroll
-  for (int half = kWarps / 4; half > 0; half /= 2) {
+  for (int half = 2; half > 0; half /= 2) {
 #pragma unroll
     for (int i = 0; i < half; i++) {
       float4 a = parts[i], b = parts[i + half];
@@ -232,8 +243,8 @@ __device__ __forceinline__ void read_pairs(Worker& w, DecodeStep const& s) {
 
 template <class T>
 __device__ __forceinline__ void read_parts(Worker& w, DecodeStep const& s) {
-  int length = __ldg(static_cast<int const*>(w.launch.tensors[s.lengths]));
-  int active = min(s.chunks, max(1, (length + s.chunk - 1) / s.chunk));
+  find_place(w, s.position, s.lengths);
+  int active = min(s.chunks, max(1, quotient(w.place.length + s.chunk - 1, s.inverse_chunk)));
 #pragma unroll 1
   for (int quad = threadIdx.x; 4 * quad < s.k; quad += kWorkers) {
     float x[4];
@@ -282,7 +293,7 @@ __device__ __forceinline__ void read_input(Worker& w, DecodeStep const& s) {
   } else if (s.k <= 8 * kWorkers) {
     read_normalized<T, 2>(w, s);
   } else {
-    read_normalized<T, kMostNormalized / (4 * kWorkers)>(w, s);
+    read_normalized<T, (kMostNormalized / 4 + kWorkers - 1) / kWorkers>(w, s);
   }
 }
 

@@ -34,18 +34,18 @@ __device__ __forceinline__ void stream_weights(DecodeLaunch const& launch, Share
 #pragma unroll 1
   for (int base = 0; base < launch.count; base += 32) {
     // Each lane looks at one step, so that the table's latency is paid once for 32.
-    unsigned long long weight = 0;
-    int bytes = 0, stage_bytes = 0, kind = kStepLinear;
+    unsigned long long weight = 0, parameters = 0;
+    int rows = 0, stage_rows = 0, row_bytes = 0, kind = kStepLinear;
     if (base + lane < launch.count) {
       DecodeStep const& s = launch.steps[base + lane];
       kind = s.kind;
       if (kind == kStepLinear) {
-        int group = s.inverse_out_scale != 0.0f ? 4 : 2, each = s.groups_each;
-        int first = min(int(blockIdx.x) * each * group, s.n);
-        bytes = min(each * group, s.n - first) * s.row_bytes;
-        stage_bytes = s.stage_groups * group * s.row_bytes;
-        weight = reinterpret_cast<unsigned long long>(s.weight) +
-                 static_cast<unsigned long long>(first) * s.row_bytes;
+        int own = s.groups_each * s.rows, first = min(int(blockIdx.x) * own, s.n);
+        rows = min(own, s.n - first);
+        stage_rows = s.stage_groups * s.rows;
+        row_bytes = s.row_bytes;
+        weight = reinterpret_cast<unsigned long long>(s.weight + int64_t{first} * row_bytes);
+        parameters = reinterpret_cast<unsigned long long>(s.parameters + 2 * first);
       }
     }
 #pragma unroll 1
@@ -59,15 +59,19 @@ __device__ __forceinline__ void stream_weights(DecodeLaunch const& launch, Share
         continue;
       }
       auto data = reinterpret_cast<uint8_t const*>(__shfl_sync(kAll, weight, i));
-      int end = __shfl_sync(kAll, bytes, i), each = __shfl_sync(kAll, stage_bytes, i);
+      auto scales = reinterpret_cast<float2 const*>(__shfl_sync(kAll, parameters, i));
+      int end = __shfl_sync(kAll, rows, i), each = __shfl_sync(kAll, stage_rows, i);
+      int bytes = __shfl_sync(kAll, row_bytes, i);
 #pragma unroll 1
       for (int at = 0; at < end; at += each, ring.next()) {
         barrier_wait(shared_address(&shared.empty[ring.stage]), ring.phase ^ 1);
         if (lane == 0) {
           uint32_t full = shared_address(&shared.full[ring.stage]);
-          int count = min(each, end - at);
-          barrier_expect_bytes(full, count);
-          copy_bytes_in(shared_address(shared.ring[ring.stage]), data + at, count, full, once);
+          uint32_t to = shared_address(shared.ring[ring.stage]);
+          int count = min(each, end - at), own = count * bytes, others = (count + 1) / 2 * 16;
+          barrier_expect_bytes(full, own + others);
+          copy_bytes_in(to, data + int64_t{at} * bytes, own, full, once);
+          copy_bytes_in(to + each * bytes, scales + at, others, full, once);
         }
         __syncwarp();
       }
@@ -79,8 +83,10 @@ template <class T>
 __device__ __forceinline__ void work(DecodeLaunch const& launch, Shared& shared) {
   constexpr int kWords = sizeof(DecodeStep) / 4;
   static_assert(kWords <= kWorkers);
-  auto exchange = Exchange{static_cast<uint2*>(launch.exchange), launch.launches[blockIdx.x] + 1};
-  Worker worker = {launch, shared, exchange, {}};
+  auto all = static_cast<uint2*>(launch.exchange);
+  auto own = all + int64_t{blockIdx.x % kCopies} * launch.copy_units;
+  auto exchange = Exchange{own, all, launch.copy_units, launch.launches[blockIdx.x] + 1};
+  Worker worker = {launch, shared, exchange, {}, {}};
   auto table = reinterpret_cast<uint32_t const*>(launch.steps);
   int word = threadIdx.x;
   if (word < kWords) {
@@ -120,6 +126,12 @@ __global__ void __launch_bounds__(kStepThreads, 1)
       barrier_init(shared_address(&shared.empty[i]), kWarps);
     }
     barrier_init_fence();
+    for (auto& sums : shared.sums) {
+      sums = {0.0f, 0.0f};
+    }
+    for (auto& zero : shared.zeros) {
+      zero = 0;
+    }
   }
   __syncthreads();
   if (threadIdx.x >= kWorkers) {

@@ -20,21 +20,31 @@
 
 namespace tripy {
 
-constexpr int kWarps = 8;
+// With the warp that streams weights they are eight, so that a thread may have 255 registers. With
+// nine it may have 168, and what did not fit came from the L2 cache again: shared memory leaves the
+// L1 cache little room.
+constexpr int kWarps = 7;
 constexpr int kWorkers = 32 * kWarps;
 constexpr int kStepThreads = kWorkers + 32;
-constexpr int kRingBytes = 16384, kRingStages = 12;
+constexpr int kRingBytes = 24576, kRingStages = 8;
 constexpr int kInputBytes = 16384, kMostNormalized = 4096;  // Columns of a normalized input.
-constexpr int kMostWidth = 128;      // Of a head.
+constexpr int kMostWidth = 128;  // Of a head.
 
 struct Shared {
   alignas(128) uint8_t ring[kRingStages][kRingBytes];
   alignas(16) uint8_t input[kInputBytes];  // int8 or T.
   alignas(16) float heads[kWarps][kMostWidth];
   alignas(16) float2 states[kWarps];  // Of a softmax on its way: largest score, total.
-  alignas(16) float2 sums[kWarps];
+  alignas(16) float2 sums[8];  // Of a norm; without a warp: zeros.
   alignas(16) DecodeStep steps[2];
+  alignas(16) uint8_t zeros[16];
   uint64_t full[kRingStages], empty[kRingStages];
+};
+
+// Where the new key goes, and how many there are; read once for all steps that have the same tensors.
+struct Place {
+  int position_tensor = -1, lengths_tensor = -1;
+  int position = 0, length = 0;
 };
 
 struct Worker {
@@ -42,9 +52,23 @@ struct Worker {
   Shared& shared;
   Exchange exchange;
   Ring<kRingStages> ring;
+  Place place;
 
   __device__ __forceinline__ static void sync() { group_sync<kWorkers>(1); }
 };
+
+// Reads the place of a step's attention.
+__device__ __forceinline__ void find_place(Worker& w, int position, int lengths) {
+  if (w.place.position_tensor != position || w.place.lengths_tensor != lengths) {
+    w.place = {position, lengths, __ldg(static_cast<int const*>(w.launch.tensors[position])),
+               __ldg(static_cast<int const*>(w.launch.tensors[lengths]))};
+  }
+}
+
+// n / d of small numbers: a division of integers is a hundred instructions.
+__device__ __forceinline__ int quotient(int n, float inverse_of_d) {
+  return int((float(n) + 0.5f) * inverse_of_d);
+}
 
 template <class T>
 __device__ __forceinline__ float to_type(float x) {
@@ -75,9 +99,13 @@ __device__ __forceinline__ float divided(float x, float scale, float reciprocal)
   return x != x ? x : quotient;
 }
 
-// 2^(score - top) of scores that may be -infinity, which is none.
-__device__ __forceinline__ float share_of(float score, float top) {
-  return score == -INFINITY ? 0.0f : exp2f(score - top);
+// The least that a largest score begins with. It is finite, so that 2^(-infinity - top), the share of
+// what is not there, is 0.
+constexpr float kLeastScore = -1e30f;
+
+// 1 / total, of a softmax, or 0 where nothing was added up.
+__device__ __forceinline__ float inverse_of(float total) {
+  return total == 0.0f ? 0.0f : approximate_reciprocal(total);
 }
 
 }  // namespace tripy

@@ -18,11 +18,12 @@ struct DecodeStep {
   int source, in;            // enum StepSource; offset or tensor [k]
   int integers;              // Whether the input is int8 too, or gets so here.
   int k, n, row_bytes;       // row_bytes: of the weight, a multiple of 16
-  int groups_each;           // groups of rows (two, or four of int8 results) that a block has
+  int rows;                  // of a group, which a warp multiplies at once: 2, 4, or 8 of floats
+  int row_groups;            // all of them
+  int groups_each;           // those that a block has
   int stage_groups;          // groups of a stage of the ring
   int8_t const* weight;      // [n, row_bytes]
-  float const* scale;        // [n], times the scale of an int8 input
-  float const* bias;         // [n] or null
+  float const* parameters;   // [n or n + 1, even][2]: scale, times that of an int8 input; bias
   float const* norm_weight;  // [k] or null
   float const* norm_bias;    // [k] or null
   int norm;                  // enum StepNorm
@@ -33,10 +34,11 @@ struct DecodeStep {
   int out, out_tensor;            // offset in the exchange; tensor
   float inverse_out_scale;        // of int8 results; 0: results are of the activations' type
   // Attention: in [heads + 2 * groups, width]; out [heads, chunks, width / 2 + 2 units], of which a
-  // linear step whose input is in parts needs the sizes too.
+  // linear step whose input is in parts needs the sizes and tensors too.
   int cache, position, lengths;  // tensors
   int heads, groups, width, capacity;
   int chunk, chunks;  // keys of a unit of work; units of a head
+  float inverse_heads, inverse_group, inverse_chunk;  // 1 / heads, heads of a group, chunk
   float score_scale;  // times log2(e)
 };
 
@@ -47,6 +49,7 @@ struct DecodeLaunch {
   void* exchange;      // Units with the number of the launch that wrote them; zeros at first.
   unsigned* launches;  // [blocks]: how many there have been; zeros at first.
   int count, type, blocks;
+  int copy_units;      // Units of each of the exchange's copies.
   void* tensors[kMostTensors];
 };
 
@@ -56,4 +59,5 @@ TRIPY_PUBLIC int tripy_decode_step_size();
 TRIPY_PUBLIC int tripy_decode_launch_size();
 // Warps of a block that work, on which the keys of a chunk depend: 1024 / width each.
 TRIPY_PUBLIC int tripy_decode_warps();
+TRIPY_PUBLIC int tripy_decode_copies();  // of the exchange
 }

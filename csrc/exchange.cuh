@@ -11,12 +11,20 @@
 
 namespace tripy {
 
+// Of all units; each block reads one of them. While units are written, fewer blocks then ask for
+// the same lines of the L2 cache: of 132 blocks that wait for 384 units all see them 8% earlier
+// than with one copy, and later again with more than four.
+constexpr int kCopies = 4;
+
 struct Exchange {
-  uint2* units;
+  uint2* units;     // of the copy that this block reads
+  uint2* all;       // copies
+  int copy_units;
   uint32_t launch;
 
-  __device__ __forceinline__ void write(int at, uint32_t value) const {
-    store_unit(units + at, {value, launch});
+  // Into one copy. As many lanes as there are copies have the value, and write one each.
+  __device__ __forceinline__ void write(int at, uint32_t value, int copy) const {
+    store_unit(all + int64_t{copy} * copy_units + at, {value, launch});
   }
 
   // Two neighbours, the first at an even place; whether both are there.

@@ -79,11 +79,18 @@ __device__ __forceinline__ uint32_t cluster_rank() {
   return rank;
 }
 
+// Between the two, what no other block waits for.
+__device__ __forceinline__ void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
 __device__ __forceinline__ void cluster_sync() {
-  asm volatile(
-      "barrier.cluster.arrive.release.aligned;\n"
-      "barrier.cluster.wait.acquire.aligned;" ::
-          : "memory");
+  cluster_arrive();
+  cluster_wait();
 }
 
 // Waits for the kernel before this one in the stream, where this one was launched early
@@ -150,7 +157,7 @@ __device__ __forceinline__ void copy_out_wait() {
   asm volatile("cp.async.bulk.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
-// ---- Plain runs of bytes, multiples of 16.
+// ---- Plain runs of bytes, multiples of 16 but where a thread copies them itself.
 
 __device__ __forceinline__ void copy_bytes_in(
     uint32_t shared, void const* from, int bytes, uint32_t barrier, uint64_t policy) {
@@ -163,6 +170,30 @@ __device__ __forceinline__ void copy_bytes_in(
 
 __device__ __forceinline__ void prefetch_bytes(void const* from, int bytes) {
   asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
+
+// From global to shared memory past the registers, so that a thread has any number on the way; only
+// the first `size` bytes are read, the others are zeros.
+template <int Bytes>
+__device__ __forceinline__ void copy_async(uint32_t shared, void const* from, int size = Bytes) {
+  if constexpr (Bytes == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(size)
+                 : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared), "l"(from),
+                 "n"(Bytes), "r"(size)
+                 : "memory");
+  }
+}
+
+// Waits for all of this thread's.
+__device__ __forceinline__ void copy_async_wait() {
+  asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
+// Arrives at a barrier as soon as all of this thread's have come.
+__device__ __forceinline__ void copy_async_arrive(uint32_t barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");
 }
 
 // For a copy of what is not read again: it is the first to leave the L2 cache.
@@ -182,6 +213,18 @@ __device__ __forceinline__ void shared_to_copy_engine_fence() {
 __device__ __forceinline__ void store_unit(uint2* to, uint2 unit) {
   asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(unit.x), "r"(unit.y)
                : "memory");
+}
+
+// The same without a branch, which takes longer than the store.
+__device__ __forceinline__ void store_unit_if(bool condition, uint2* to, uint2 unit) {
+  asm volatile(
+      "{\n"
+      ".reg .pred wanted;\n"
+      "setp.ne.s32 wanted, %3, 0;\n"
+      "@wanted st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};\n"
+      "}" ::"l"(to),
+      "r"(unit.x), "r"(unit.y), "r"(int(condition))
+      : "memory");
 }
 
 __device__ __forceinline__ uint2 load_unit(uint2 const* from) {

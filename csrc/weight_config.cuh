@@ -25,9 +25,28 @@ struct WeightConfig {
   // What a copy brings: a chunk of up to two tiles. More would hold a slot for longer.
   static constexpr int kCopyTiles = kTiles < 2 ? kTiles : 2;
   static constexpr int kCopies = kTiles / kCopyTiles;  // Of a chunk.
-  static constexpr int kSlotBytes = 16 * kCopyTiles * kChunkBytes;
+  static constexpr int kCopyRows = 16 * kCopyTiles;
+  static constexpr int kWeightBytes = kCopyRows * kChunkBytes;
+  // Behind them, up to one scale for each 32 columns of a row. Slots begin at multiples of 1,024.
+  static constexpr int kUnits = kChunkColumns / 32;
+  static constexpr int kScaleBytes = kBlocks ? kCopyRows * kUnits * 4 : 0;
+  static constexpr int kSlotBytes = (kWeightBytes + kScaleBytes + 1023) / 1024 * 1024;
   // Of the sums that warps exchange; the padding keeps a warp's writes in different banks.
   static constexpr int kPitch = kOutputs + 4;
+};
+
+// Which scale units of 32 columns have, where scales vary along the columns.
+struct ScaleBlocks {
+  float blocks;  // Of a unit: 1 or a part of it.
+  int last, count;
+
+  __device__ __forceinline__ explicit ScaleBlocks(WeightOnly const& p)
+      : blocks(32.0f / p.group), last(p.k / 32 - 1), count(p.k / p.group) {}
+
+  // The half keeps the product away from whole numbers, where rounding would matter.
+  __device__ __forceinline__ int of(int unit) const {
+    return int((min(unit, last) + 0.5f) * blocks);
+  }
 };
 
 template <class C>
@@ -46,7 +65,7 @@ struct WeightLayout {
     layout.x = ring;
     layout.statistics = (ring + x_bytes > sums ? ring + x_bytes : sums) + 15 & ~15;
     layout.barriers = layout.statistics + int(sizeof(Statistics));
-    layout.bytes = layout.barriers + kWarps * kMaxSlots * 8;
+    layout.bytes = layout.barriers + kWarps * slots * 8;
     return layout;
   }
 };

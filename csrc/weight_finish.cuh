@@ -22,20 +22,40 @@ __device__ __forceinline__ uint32_t load_remote(uint32_t address) {
 __device__ __forceinline__ void cast(uint32_t bits, float& value) { value = __uint_as_float(bits); }
 __device__ __forceinline__ void cast(uint32_t bits, int& value) { value = int(bits); }
 
-// The sum of `count` parts, a power of two, by the tree in which part i and i + count / 2 come
+template <class T>
+struct alignas(16) FourSums {
+  T sums[4];
+
+  __device__ __forceinline__ FourSums operator+(FourSums const& other) const {
+    return {{sums[0] + other.sums[0], sums[1] + other.sums[1], sums[2] + other.sums[2],
+             sums[3] + other.sums[3]}};
+  }
+};
+
+// The sum of `Count` parts, a power of two, by the tree in which part i and i + Count / 2 come
 // first. Cut into every second part, it is the tree of each cut and then their sum.
-template <class T, class Part>
-__device__ __forceinline__ T tree_sum(int count, Part part) {
-  switch (count) {
+template <class T, int Count, int First = 0, int Step = 1, class Part>
+__device__ __forceinline__ T tree_sum(Part part) {
+  if constexpr (Count == 1) {
+    return part(First);
+  } else {
+    return tree_sum<T, Count / 2, First, 2 * Step>(part) +
+           tree_sum<T, Count / 2, First + Step, 2 * Step>(part);
+  }
+}
+
+// `run` with a constant, so that its loads need not wait for one another behind branches.
+template <class Run>
+__device__ __forceinline__ void with_cluster(int cluster, Run run) {
+  switch (cluster) {
     case 1:
-      return part(0);
+      return run(std::integral_constant<int, 1>());
     case 2:
-      return part(0) + part(1);
+      return run(std::integral_constant<int, 2>());
     case 4:
-      return (part(0) + part(2)) + (part(1) + part(3));
+      return run(std::integral_constant<int, 4>());
     default:
-      return ((part(0) + part(4)) + (part(2) + part(6))) +
-             ((part(1) + part(5)) + (part(3) + part(7)));
+      return run(std::integral_constant<int, 8>());
   }
 }
 
@@ -90,12 +110,17 @@ __device__ __forceinline__ void finish(
   auto at = [&](int warp, int m, int output) { return (warp * rows + m) * C::kPitch + output; };
   int first_item = threadIdx.x / C::kOutputs, column = threadIdx.x % C::kOutputs;
   constexpr int kItemStep = kThreads / C::kOutputs;
+  constexpr int kItems = (C::kN * 8 + kItemStep - 1) / kItemStep;  // Of a thread, at most.
   int64_t start = int64_t{first_row} * p.n + output;
-  bool stores = output < p.n;
-  // Its first one is on its way while sums are exchanged; with one row of x there is no other.
-  float residual = 0.0f;
-  if (p.residual != nullptr && stores && first_item < rows) {
-    residual = load_float(p.result_type, p.residual, start + int64_t{first_item} * p.n);
+  auto finishes = [&](int item) { return first_item + item * kItemStep < rows && output < p.n; };
+  auto index = [&](int item) { return start + int64_t{first_item + item * kItemStep} * p.n; };
+  // On their way while sums are exchanged.
+  float residuals[kItems] = {};
+#pragma unroll
+  for (int item = 0; item < kItems; item++) {
+    if (p.residual != nullptr && finishes(item)) {
+      residuals[item] = load_float(p.result_type, p.residual, index(item));
+    }
   }
   __syncthreads();  // All have read their slots and x, over which sums are written.
 #pragma unroll
@@ -113,41 +138,63 @@ __device__ __forceinline__ void finish(
     }
   }
   __syncthreads();
-  if (cluster > 1) {
-    // Within the block, in place of the first lane's.
-    for (int item = threadIdx.x; item < cluster * rows * C::kOutputs; item += kThreads) {
-      int of = item / C::kOutputs % cluster, m = item / C::kOutputs / cluster;
-      sums[at(of, m, column)] = tree_sum<Total>(kLanes / cluster, [&](int i) {
-        return sums[at(i * cluster + of, m, column)];
-      });
-    }
-    cluster_sync();
-  }
-  uint32_t own = shared_address(sums);
-  for (int m = first_item; m < rows; m += kItemStep) {
-    Total total;
-    if (cluster == 1) {
-      total = tree_sum<Total>(kLanes, [&](int i) { return sums[at(i, m, column)]; });
-    } else {
-      total = tree_sum<Total>(cluster, [&](int i) {
-        Total value;
-        cast(load_remote(remote_address(own + 4 * at(rank, m, column), i)), value);
-        return value;
-      });
-    }
-    if (stores) {
-      float result[1] = {static_cast<float>(total) * scale + bias};
-      activate(result, p.activation);
-      int64_t index = start + int64_t{m} * p.n;
-      if (p.residual != nullptr) {
-        result[0] += m == first_item ? residual : load_float(p.result_type, p.residual, index);
+  Total all[kItems] = {};
+  with_cluster(cluster, [&](auto constant) {
+    constexpr int kCluster = decltype(constant)::value, kFours = C::kOutputs / 4;
+    if constexpr (kCluster > 1 && kCluster < kLanes) {
+      // Within the block, in place of the first lane's, four outputs at once.
+      using Four = FourSums<Total>;
+      for (int item = threadIdx.x; item < kCluster * rows * kFours; item += kThreads) {
+        int of = item / kFours % kCluster, m = item / kFours / kCluster;
+        auto four = [&](int i) -> Four& {
+          return reinterpret_cast<Four&>(sums[at(i * kCluster + of, m, item % kFours * 4)]);
+        };
+        four(0) = tree_sum<Four, kLanes / kCluster>(four);
       }
-      store_result(p, index, result[0]);
+    }
+    if constexpr (kCluster > 1) {
+      cluster_sync();
+    }
+    if (first_item >= rows) {
+      return;
+    }
+#pragma unroll
+    for (int item = 0; item < kItems; item++) {
+      int m = min(first_item + item * kItemStep, rows - 1);
+      if constexpr (kCluster == 1) {
+        all[item] = tree_sum<Total, kLanes>([&](int i) { return sums[at(i, m, column)]; });
+      } else {
+        uint32_t own = shared_address(&sums[at(rank, m, column)]);
+        all[item] = tree_sum<Total, kCluster>([&](int i) {
+          Total value;
+          cast(load_remote(remote_address(own, i)), value);
+          return value;
+        });
+      }
+    }
+  });
+  if (cluster > 1) {
+    __syncwarp();  // Its threads may have had different numbers of rows.
+    // Having read, and before results are written, for whose way to memory this would wait.
+    cluster_arrive();
+  }
+  if (first_item < rows) {
+    float results[kItems];
+#pragma unroll
+    for (int item = 0; item < kItems; item++) {
+      results[item] = static_cast<float>(all[item]) * scale + bias;
+    }
+    activate(results, p.activation);
+#pragma unroll
+    for (int item = 0; item < kItems; item++) {
+      if (finishes(item)) {
+        store_result(p, index(item), results[item] + residuals[item]);
+      }
     }
   }
   if (cluster > 1) {
-    __syncwarp();    // Its threads may have had different numbers of rows.
-    cluster_sync();  // No block ends while another one reads its memory.
+    __syncwarp();
+    cluster_wait();  // No block ends while another one reads its memory.
   }
 }
 

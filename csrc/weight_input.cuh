@@ -10,6 +10,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "hopper.cuh"
 #include "weight_only.h"
 
 namespace tripy {
@@ -198,38 +199,49 @@ __device__ __forceinline__ void prepare_rows(
     find_statistics<In>(p, x, part.rows, s);
   }
   // Item i is part i % 4 of a unit of a row, with rows side by side: item / 4 = unit * rows + row.
-  constexpr int kAtOnce = std::is_same_v<In, X> ? 4 : 2, kStep = kThreads / 4;
+  constexpr int kAtOnce = sizeof(In) > 2 ? 2 : 4, kStep = kThreads / 4;
   int unit = threadIdx.x / 4 / part.rows, row = threadIdx.x / 4 % part.rows;
   int items = part.chunks * kUnits * part.rows * 4;
+  auto next = [&](int& column) {
+    int chunk = part.chunk + unit / kUnits * part.stride, of = row;
+    column = chunk * ChunkColumns + unit % kUnits * 32 + threadIdx.x % 4 * kEight;
+    row += kStep % part.rows;
+    unit += kStep / part.rows;
+    if (row >= part.rows) {
+      row -= part.rows;
+      unit++;
+    }
+    return of;
+  };
+  if constexpr (std::is_same_v<In, X>) {
+    if (!normalizes && !rounds) {
+      // All at once: behind the weights that are on their way, each wait would be a long one.
+      for (int item = threadIdx.x; item < items; item += kThreads) {
+        int column, of = next(column);
+        bool inside = column < p.k;
+        In const* from = x + (inside ? int64_t{of} * p.k + column : 0);
+        constexpr int kBytes = sizeof(Eight<X>);
+        copy_async<kBytes>(shared_address(shared + item), from, inside ? kBytes : 0);
+      }
+      copy_async_wait();
+      return;
+    }
+  }
   for (int start = threadIdx.x; start < items; start += kAtOnce * kThreads) {
     Eight<In> eights[kAtOnce];
     int rows[kAtOnce], columns[kAtOnce];
 #pragma unroll
     for (int i = 0; i < kAtOnce; i++) {
-      int chunk = part.chunk + unit / kUnits * part.stride;
-      columns[i] = chunk * ChunkColumns + unit % kUnits * 32 + threadIdx.x % 4 * kEight;
-      rows[i] = row;
+      rows[i] = next(columns[i]);
       // What is beyond the last item is beyond the row, or read for nothing.
       int limit = start + i * kThreads < items ? p.k : 0;
-      eights[i] = load_eight<In>(x + int64_t{row} * p.k, columns[i], limit);
-      row += kStep % part.rows;
-      unit += kStep / part.rows;
-      if (row >= part.rows) {
-        row -= part.rows;
-        unit++;
-      }
+      eights[i] = load_eight<In>(x + int64_t{rows[i]} * p.k, columns[i], limit);
     }
 #pragma unroll
     for (int i = 0; i < kAtOnce; i++) {
       int item = start + i * kThreads;
       if (item >= items) {
         break;
-      }
-      if constexpr (std::is_same_v<In, X>) {
-        if (!normalizes && !rounds) {
-          shared[item] = eights[i];
-          continue;
-        }
       }
       float values[kEight];
       eights[i].floats(values);

@@ -19,7 +19,7 @@ cudaError_t launch_weight(WeightOnly const& p, cudaStream_t stream) {
   }
   CUtensorMap map;
   cudaError_t error =
-      make_map<int8_t>(&map, p.weight, p.n, p.row_bytes, 16 * C::kCopyTiles, kChunkBytes);
+      make_map<int8_t>(&map, p.weight, p.n, p.row_bytes, C::kCopyRows, kChunkBytes);
   if (error == cudaSuccess) {
     error = cudaFuncSetAttribute(
         weight_only<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, layout.bytes);

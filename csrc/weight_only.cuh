@@ -10,6 +10,8 @@
 //            the warps of one number in a block. A cluster of C blocks has C x 8 warps: block r
 //            takes the chunks of lanes r, r + C, …, and 8 / C warps take turns at these. The other
 //            factor, C, are rows: C groups of 16 x Tiles, each of one warp a lane.
+//   scales   Those that vary along the columns come with the weights, in the slot behind them, by
+//            copies of each thread for a row. A slot is full when these have come, too.
 //   x        Only the block's chunks of it are in its shared memory. The more rows x has, the
 //            larger a cluster has to be: what is read of x is 1 / C of it a group of rows.
 //   sums     Each lane's in the order of its chunks, in the tensor cores' registers; then the
@@ -27,13 +29,14 @@ namespace tripy {
 template <class C, int First>
 __device__ __forceinline__ void multiply_slot(
     WeightOnly const& p, Totals<C>& totals, char const* slot, Eight<typename C::X> const* x,
-    int rows, int first_output, int first_column) {
+    int rows, int first_unit, ScaleBlocks const& blocks) {
   using X = typename C::X;
   constexpr int kSteps = C::kInteger ? 1 : 2;
   int lane = threadIdx.x % 32, group = lane / 4, part = lane % 4;
   // Rows whose numbers differ above the lowest bit, for reads from different banks.
   int row = group % 4 * 2 + group / 4;
-  int window = C::kHalves == 2 ? p.window / 32 : 1;
+  int window = C::kHalves == 2 ? p.window / 32 : 1;  // In units: 1, 2 or 4.
+  [[maybe_unused]] auto slot_scales = reinterpret_cast<float const*>(slot + C::kWeightBytes);
   // With more unrolled, more is in registers than there are.
   constexpr int kUnrolled = C::kBlocks ? 1 : 4;
 #pragma unroll kUnrolled
@@ -53,7 +56,12 @@ __device__ __forceinline__ void multiply_slot(
       constexpr int kHalf = decltype(number)::value;
       int unit = piece;
       if constexpr (C::kHalves == 2) {
-        unit = piece / window * (2 * window) + piece % window + kHalf * window;
+        unit += (piece & -window) + kHalf * window;
+      }
+      // Of the block of columns of this unit, the first one in the slot being that of its first.
+      [[maybe_unused]] float const* unit_scales = slot_scales;
+      if constexpr (C::kBlocks) {
+        unit_scales += (blocks.of(first_unit + unit) - blocks.of(first_unit)) * C::kCopyRows;
       }
       uint32_t a[C::kCopyTiles][kSteps][4];
       [[maybe_unused]] float scales[C::kCopyTiles][2];
@@ -71,9 +79,7 @@ __device__ __forceinline__ void multiply_slot(
             a[tile][1][i] = second[0], a[tile][1][2 + i] = second[1];
           }
           if constexpr (C::kBlocks) {
-            int block = min(first_column + unit * 32, p.k - 1) / p.group;
-            int output = min(first_output + tile * 16 + i * 8 + row, p.n - 1);
-            scales[tile][i] = __ldg(p.scale + int64_t{output} * (p.k / p.group) + block);
+            scales[tile][i] = unit_scales[tile * 16 + i * 8 + row];
           }
         }
       }
@@ -144,22 +150,41 @@ __global__ __launch_bounds__(kThreads, 2) void weight_only(
 
   // Each warp has slots of its own. Its copy number i, the first of part i % kCopies of a chunk:
   int copies = (count - warp + kWarps - 1) / kWarps * C::kCopies;
-  int first_output = first + row_group * C::kOutputs;
-  auto chunk_of = [&](int i) { return (warp + i / C::kCopies * kWarps) / cluster; };
-  auto copy = [&](int i, int slot) {
-    barrier_expect_bytes(full + 8 * slot, C::kSlotBytes);
+  int first_output = first + row_group * C::kOutputs, cluster_bits = __ffs(cluster) - 1;
+  auto chunk_of = [&](int i) { return (warp + i / C::kCopies * kWarps) >> cluster_bits; };
+  ScaleBlocks blocks(p);
+  auto copy_weights = [&](int i, int slot) {
+    barrier_expect_bytes(full + 8 * slot, C::kWeightBytes);
     copy_in(
         ring + slot * C::kSlotBytes, &map, (rank + chunk_of(i) * cluster) * kChunkBytes,
-        first_output + i % C::kCopies * 16 * C::kCopyTiles, full + 8 * slot);
+        first_output + i % C::kCopies * C::kCopyRows, full + 8 * slot);
+  };
+  // [block of columns][row]; beyond the last row the last one's, never used.
+  auto copy_scales = [&](int i, int slot) {
+    static_assert(!C::kBlocks || C::kCopyRows == 32, "a thread a row");
+    int unit = (rank + chunk_of(i) * cluster) * C::kUnits, first_block = blocks.of(unit);
+    int last_block = blocks.of(unit + C::kUnits - 1);
+    int output = min(first_output + i % C::kCopies * C::kCopyRows + lane, p.n - 1);
+    float const* from = p.scale + int64_t{output} * blocks.count + first_block;
+    uint32_t to = ring + slot * C::kSlotBytes + C::kWeightBytes + lane * 4;
+    for (int block = 0; block <= last_block - first_block; block++) {
+      copy_async<4>(to + block * C::kCopyRows * 4, from + block);
+    }
+    copy_async_arrive(full + 8 * slot);
   };
   int first_slot = warp * p.slots, slot = first_slot;
   if (lane < p.slots) {
-    barrier_init(full + 8 * (slot + lane), 1);
+    barrier_init(full + 8 * (slot + lane), C::kBlocks ? 1 + 32 : 1);
     barrier_init_fence();
   }
   __syncwarp();
   if (lane < p.slots && lane < copies) {
-    copy(lane, slot + lane);
+    copy_weights(lane, slot + lane);
+  }
+  if constexpr (C::kBlocks) {
+    for (int i = 0; i < min(p.slots, copies); i++) {
+      copy_scales(i, slot + i);
+    }
   }
   // A thread's output is the same in all rows that it finishes.
   int output = first + rank * C::kOutputs + threadIdx.x % C::kOutputs;
@@ -183,10 +208,15 @@ __global__ __launch_bounds__(kThreads, 2) void weight_only(
     barrier_wait(full + 8 * slot, phase);
     multiply_slot<C, kFirst>(
         p, totals, memory + slot * C::kSlotBytes, x + chunk * kEights * rows, rows,
-        first_output + 16 * kFirst, (rank + chunk * cluster) * C::kChunkColumns);
+        (rank + chunk * cluster) * C::kUnits, blocks);
     __syncwarp();
-    if (lane == 0 && i + p.slots < copies) {
-      copy(i + p.slots, slot);
+    if (i + p.slots < copies) {
+      if (lane == 0) {
+        copy_weights(i + p.slots, slot);
+      }
+      if constexpr (C::kBlocks) {
+        copy_scales(i + p.slots, slot);
+      }
     }
     if (++slot == first_slot + p.slots) {
       slot = first_slot;

@@ -5,48 +5,13 @@
 // are its share of two steps of 16 columns (one of 32 where both are int8).
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cstdint>
 #include <type_traits>
 
+#include "mma.cuh"
 #include "weight_only.h"
 
 namespace tripy {
-
-__device__ __forceinline__ uint32_t subtract(__half, uint32_t a, uint32_t b) {
-  uint32_t d;
-  asm("sub.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-  return d;
-}
-
-__device__ __forceinline__ uint32_t subtract(__nv_bfloat16, uint32_t a, uint32_t b) {
-  uint32_t d;
-  asm("sub.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-  return d;
-}
-
-// Four int8 as pairs of float16. With an exponent of 1024 the low bits of a float16 are the
-// integers 0 … 1023: bytes, biased by 128, go below such exponents by a permutation.
-__device__ __forceinline__ void from_int8(__half type, uint32_t w, uint32_t (&pairs)[2]) {
-  w ^= 0x80808080;
-  pairs[0] = subtract(type, __byte_perm(w, 0x64646464, 0x4140), 0x64806480);
-  pairs[1] = subtract(type, __byte_perm(w, 0x64646464, 0x4342), 0x64806480);
-}
-
-// bfloat16 has too few bits for that: the same with float32's 2^23, whose upper half stays.
-__device__ __forceinline__ void from_int8(__nv_bfloat16, uint32_t w, uint32_t (&pairs)[2]) {
-  w ^= 0x80808080;
-  uint32_t bits[4];
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    float value = __uint_as_float(__byte_perm(w, 0x4B000000, 0x7650 + i));
-    bits[i] = __float_as_uint(value - 8388736.0f);
-  }
-  pairs[0] = __byte_perm(bits[0], bits[1], 0x7632);
-  pairs[1] = __byte_perm(bits[2], bits[3], 0x7632);
-}
 
 // Four int4, each plus 8, in the low halves of bytes.
 __device__ __forceinline__ void from_int4(__half type, uint32_t w, uint32_t (&pairs)[2]) {
@@ -100,23 +65,7 @@ __device__ __forceinline__ void unpack(uint32_t w, uint32_t (&operand)[2]) {
   }
 }
 
-// sums[16, 8] += a[16, k] · b[k, 8]
-__device__ __forceinline__ void multiply(
-    __half, float (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7},"
-      " {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ __forceinline__ void multiply(
-    __nv_bfloat16, float (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7},"
-      " {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
+// sums[16, 8] += a[16, k] · b[k, 8]; of floating-point types: mma.cuh.
 __device__ __forceinline__ void multiply(
     int8_t, int (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1) {
   asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7},"

@@ -212,13 +212,14 @@ def raises(match: str, line: Optional[str] = None) -> Iterator[pytest.ExceptionI
     with pytest.raises(tp.TripyException, match=match) as caught:
         yield caught
     message = str(caught.value)
-    package = os.path.dirname(tp.__file__) + os.sep
+    package, of_torch = (os.path.dirname(module.__file__) + os.sep for module in (tp, torch))
     if line is None:
         place = None
         trace = caught.value.__traceback__
         while trace is not None:
             file = trace.tb_frame.f_code.co_filename
-            of_a_library = f"{os.sep}site-packages{os.sep}" in file  # Such as torch.from_dlpack.
+            # Such as torch.from_dlpack; systems keep torch in folders of other names, too.
+            of_a_library = f"{os.sep}site-packages{os.sep}" in file or file.startswith(of_torch)
             if not file.startswith(package) and file != __file__ and not of_a_library:
                 place = (file, trace.tb_lineno)
             trace = trace.tb_next

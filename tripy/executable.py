@@ -220,9 +220,11 @@ class Executable:
 
         Example:
             >>> import tripy as tp
-            >>> fast = tp.compile(lambda x: x + 1, args=[tp.InputInfo((2,), tp.float32)])
-            >>> len(fast.report().rows)
-            0
+            >>> def rounded(x):
+            ...     return tp.quantize(x, 0.1, tp.int8)
+            >>> fast = tp.compile(rounded, args=[tp.InputInfo((2,), tp.float32)])
+            >>> fast.report().rows[0].operation
+            'quantize'
         """
         return Report(self._backend, self._program.report(), self._program.engine_bytes())
 

@@ -45,7 +45,6 @@ class Stream:
 class Graph:
     """What runs while it records is run again by ``replay``."""
 
-    recording = None
     made = 0
 
     def __init__(self):
@@ -60,6 +59,15 @@ class Graph:
                         old.copy_(new)
 
 
+class Recording(threading.local):
+    """The graph that records, if one does: each thread has its own, and sees no other's."""
+
+    graph = None
+
+
+recording = Recording()
+
+
 class Event:
     def record(self, stream):
         self.stream = stream
@@ -72,11 +80,11 @@ def stand_in(monkeypatch):
     @contextlib.contextmanager
     def record(graph, **options):
         assert options["capture_error_mode"] == "thread_local" and options["stream"].name == "own"
-        Graph.recording = graph
+        recording.graph = graph
         try:
             yield
         finally:
-            Graph.recording = None
+            recording.graph = None
 
     stream, Graph.made = Stream(), 0
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
@@ -87,7 +95,7 @@ def stand_in(monkeypatch):
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: stream)
     monkeypatch.setattr(
-        torch.cuda, "is_current_stream_capturing", lambda: Graph.recording is not None
+        torch.cuda, "is_current_stream_capturing", lambda: recording.graph is not None
     )
     return stream
 
@@ -101,14 +109,14 @@ class Program:
 
     def execute(self, arguments, sizes):
         self.runs += 1
-        if Graph.recording is None:
+        if recording.graph is None:
             return self.function(arguments)
         # While it records nothing happens, to the caches either.
         before = [a.clone() for a in arguments]
         results = self.function(arguments)
         for argument, old in zip(arguments, before):
             argument.copy_(old)
-        Graph.recording.calls.append((self.function, arguments, results))
+        recording.graph.calls.append((self.function, arguments, results))
         return results
 
     def __call__(self, *arguments, **sizes):
@@ -220,7 +228,7 @@ def test_a_replay_between_is_not_waste(stand_in):
 @pytest.mark.parametrize("kind", [RuntimeError, tp.TripyException])
 def test_what_cannot_be_recorded(stand_in, kind):
     def function(arguments):
-        if Graph.recording is not None:
+        if recording.graph is not None:
             raise kind("operation not permitted\nwhen the stream is capturing")
         return double(arguments)
 
@@ -301,12 +309,12 @@ def test_inside_another_recording(stand_in):
     program = Program(double)
     for i in range(3):
         program(tensor(i))
-    runs, Graph.recording = program.runs, Graph()
+    runs, recording.graph = program.runs, Graph()
     try:
         assert program(tensor(4))[0].tolist() == [8]
-        assert program.runs == runs + 1 and len(Graph.recording.calls) == 1
+        assert program.runs == runs + 1 and len(recording.graph.calls) == 1
     finally:
-        Graph.recording = None
+        recording.graph = None
 
 
 def test_other_streams_wait_for_each_other(stand_in, monkeypatch):

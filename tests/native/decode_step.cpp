@@ -19,3 +19,4 @@ extern "C" char const* run_decode_step(DecodeLaunch* launch, uint64_t seed) {
 extern "C" int tripy_decode_step_size() { return sizeof(DecodeStep); }
 extern "C" int tripy_decode_launch_size() { return sizeof(DecodeLaunch); }
 extern "C" int tripy_decode_warps() { return tripy::kWarps; }
+extern "C" int tripy_decode_copies() { return tripy::kCopies; }

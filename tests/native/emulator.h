@@ -190,6 +190,11 @@ inline void store_unit(uint2* to, uint2 unit) {
   emulator::progress();
   *to = unit;
 }
+inline void store_unit_if(bool condition, uint2* to, uint2 unit) {
+  if (condition) {
+    store_unit(to, unit);
+  }
+}
 inline uint2 load_unit(uint2 const* from) {
   uint2 unit = *from;
   emulator::yield();
@@ -202,6 +207,46 @@ inline uint4 load_two_units(uint2 const* from) {
   uint4 units = {from[0].x, from[0].y, from[1].x, from[1].y};
   emulator::yield();
   return units;
+}
+
+// Of csrc/mma.cuh. Types are known to the code that includes this, so these are templates.
+template <class T>
+float2 pair_values(uint32_t pair) {
+  uint16_t halves[2] = {uint16_t(pair), uint16_t(pair >> 16)};
+  T values[2];
+  std::memcpy(values, halves, 4);
+  return {float(values[0]), float(values[1])};
+}
+
+template <class T>
+uint32_t subtract(T, uint32_t a, uint32_t b) {
+  float2 x = pair_values<T>(a), y = pair_values<T>(b);
+  T values[2] = {T(x.x - y.x), T(x.y - y.y)};
+  uint32_t pair;
+  std::memcpy(&pair, values, 4);
+  return pair;
+}
+
+// Lane 4 g + t has a[g, k], a[g + 8, k], a[g, k + 8], a[g + 8, k + 8] and b[k, g], b[k + 8, g] for
+// k = 2 t and 2 t + 1, and gets the sums [g, k], [g + 8, k].
+template <class T>
+void multiply(T, float (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1) {
+  uint64_t all[3][32];
+  uint64_t const mine[3] = {uint64_t{a[1]} << 32 | a[0], uint64_t{a[3]} << 32 | a[2],
+                            uint64_t{b1} << 32 | b0};
+  for (int i = 0; i < 3; i++) {
+    std::memcpy(all[i], emulator::exchange_in_warp(mine[i]), sizeof(all[i]));
+  }
+  for (int i = 0; i < 4; i++) {
+    int row = lane_of_thread() / 4, column = lane_of_thread() % 4 * 2 + i % 2;
+    for (int half = 0; half < 2; half++) {
+      for (int t = 0; t < 4; t++) {
+        float2 x = pair_values<T>(uint32_t(all[half][4 * row + t] >> i / 2 * 32));
+        float2 y = pair_values<T>(uint32_t(all[2][4 * column + t] >> half * 32));
+        d[i] += x.x * y.x + x.y * y.y;
+      }
+    }
+  }
 }
 
 inline float approximate_exp2(float x) { return __builtin_exp2f(x); }

@@ -262,3 +262,28 @@ def test_a_dynamic_batch():
     cache, qkv = info(batch, 4, CAPACITY, WIDTH), info(batch, HEADS + 4, 1, WIDTH)
     operations = fused(attend, cache, qkv, info(batch, dtype=tp.int32))[0]
     assert operations.count("append_and_attend") == 1
+
+
+def test_rows_of_tables(rng):
+    """Rows of floating-point matrices are picked by one kernel, and two such are added in it."""
+    tables = [random(rng, n, 6) for n in (5, 4, 3)]
+    index, wide = info(2, dtype=tp.int32), info(2, 3, dtype=tp.int32)
+
+    def rows(function, *infos):
+        return fused(function, *infos)[0]
+
+    assert rows(lambda i: tp.gather(tables[0], 0, i), wide) == ["gather_rows"]
+    assert rows(lambda i: tp.gather(tables[0], 1, i), wide) == ["gather"]
+    assert rows(lambda i: tp.gather(tp.cast(tables[0], tp.int32), 0, i), wide) == ["gather"]
+    assert rows(lambda i: tp.gather(tables[0][0], 0, i), wide) == ["gather"]
+
+    def both(i, j):
+        return tp.gather(tables[0], 0, i) + tp.gather(tables[1], 0, j)
+
+    assert rows(both, index, index) == ["gather_rows"]
+    assert rows(lambda i, j: both(i, j) + tp.gather(tables[2], 0, i), index, index) == [
+        "gather_rows", "gather_rows", "add",
+    ]  # fmt: skip
+    # Other shapes are added as always.
+    one = info(1, dtype=tp.int32)
+    assert rows(both, index, one) == ["gather_rows", "gather_rows", "add"]

@@ -221,7 +221,9 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
         A tensor in whose shape ``index.shape`` stands in place of dimension ``dim``.
 
     Raises:
-        TripyException: For an index out of range, where the indices are on the host.
+        TripyException: For an index out of range, where the indices are on the host. On a GPU a
+            compiled program's result is NaN there, of rows of a floating-point matrix; else CUDA
+            ends the process's work with an error.
 
     Example:
         >>> import tripy as tp

@@ -2,7 +2,7 @@
 
 Around the quantized linear layers: the normalization before one, its rounding included, and the
 residual added after it. One token's attention takes the new key and value, writes them into the
-cache and attends, in one kernel.
+cache and attends, in one kernel. Embeddings of tokens and of positions are picked and added.
 """
 
 from __future__ import annotations
@@ -74,9 +74,33 @@ def _residual(match: Match) -> Optional[Node]:
     return node
 
 
+def _rows(match: Match) -> Optional[Node]:
+    table = match.value["table"]
+    if table.rank != 2 or match.root.attrs["dim"] % 2 or table.dtype not in dtypes.FLOATS:
+        return None
+    return match.make("gather_rows", [table, match.value["index"], None, None])
+
+
+def _sum_of_rows(match: Match) -> Optional[Node]:
+    value = match.value
+    if value["none"] is not None or value["other_none"] is not None:
+        return None
+    if value["index"].shape != value["other_index"].shape:
+        return None
+    if value["table"].shape[1] != value["other"].shape[1]:
+        return None
+    inputs = [value[name] for name in ("table", "index", "other", "other_index")]
+    return match.make("gather_rows", inputs)
+
+
 def _linear(first: Any) -> Any:
     rest = (any_value(name, optional=True) for name in _LINEAR_INPUTS[1:])
     return op("quantized_linear", first, *rest)
+
+
+def _picked(table: str, index: str, none: str) -> Any:
+    rest = (any_value(name, optional=True) for name in (none, f"{none}_index"))
+    return op("gather_rows", any_value(table), any_value(index), *rest)
 
 
 _NORMS = (
@@ -99,6 +123,12 @@ GPU_RULES: Sequence[Rule] = (
     *(Rule("norm before a linear layer", _linear(n), _norm_before) for n in (*_NORMS, _ROUNDED)),
     Rule("residual", op("add", any_value("added"), _linear(any_value("x"))), _residual),
     Rule("residual", op("add", any_value("added"), _NORMALIZED), _residual),
+    Rule("rows", op("gather", any_value("table"), any_value("index")), _rows),
+    Rule(
+        "sum of rows",
+        op("add", _picked("table", "index", "none"), _picked("other", "other_index", "other_none")),
+        _sum_of_rows,
+    ),
 )
 
 

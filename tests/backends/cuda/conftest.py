@@ -5,6 +5,9 @@ import os
 import pytest
 import torch
 
+import tripy as tp
+from tripy.backends.torch.kernels.cuda import available
+
 GPU = torch.cuda.is_available()
 if not GPU:  # Read when a kernel is defined, that is, before its file is imported.
     os.environ["TRITON_INTERPRET"] = "1"
@@ -22,3 +25,18 @@ def gpu() -> torch.device:
     if not GPU:
         pytest.skip("needs an NVIDIA GPU")
     return torch.device("cuda")
+
+
+@pytest.fixture
+def emulated(monkeypatch, device):
+    """Programs as on a GPU: on one where there is one, else by the interpreter on the CPU.
+
+    New tensors live there; arrays of numpy stay on the CPU unless ``device=`` is given.
+    """
+    where = tp.device("gpu" if device.type == "cuda" else "cpu")
+    if device.type == "cpu":
+        monkeypatch.setattr(available, "EMULATED", True)
+    before = tp.config.default_device
+    tp.config.default_device = where
+    yield where
+    tp.config.default_device = before

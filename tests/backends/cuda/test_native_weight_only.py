@@ -49,7 +49,7 @@ def test_choices_fit(kind, columns):
         for rows in (1, 2, 7, 8, 9, 16, 17, 33, 64):
             for blocks in (False, True):
                 config = module.choose(rows, packed, compute, blocks)
-                assert module.shared_bytes(config, packed, compute) <= module.MEMORY
+                assert module.shared_bytes(config, packed, compute, blocks) <= module.MEMORY
                 assert 1 <= config.rows <= rows
 
 
@@ -87,7 +87,7 @@ def run(x, packed, scale, config=None, dtype=torch.float32, **kwargs):
 
 
 def fits(config, packed, compute=torch.float16):
-    return module.shared_bytes(config, packed, compute) <= module.MEMORY
+    return module.shared_bytes(config, packed, compute, blocks=True) <= module.MEMORY
 
 
 @pytest.mark.gpu

@@ -9,7 +9,6 @@ import torch
 import tests.demo  # noqa: F401  (makes the example's files known)
 import tripy as tp
 from tests.passes.support import info, operations
-from tripy.backends.torch.kernels.cuda import available
 
 from model import GPT, QUANT_MODES, GPTConfig, compile_steps  # isort: skip
 
@@ -23,18 +22,6 @@ def float8_rounds(device):
     """Skips a test where float8 is not rounded."""
     if device.type == "cpu":
         pytest.skip("Triton's interpreter does not round to float8")
-
-
-@pytest.fixture
-def emulated(monkeypatch, device):
-    """Programs as on a GPU: on one where there is one, else by the interpreter on the CPU."""
-    where = tp.device("gpu" if device.type == "cuda" else "cpu")
-    if device.type == "cpu":
-        monkeypatch.setattr(available, "EMULATED", True)
-    before = tp.config.default_device
-    tp.config.default_device = where
-    yield where
-    tp.config.default_device = before
 
 
 def tensor(values, dtype):

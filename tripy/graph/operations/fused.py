@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tripy.dtypes import ALL, FLOATS, QUANTIZED, float8, int8, int32
+from tripy.dtypes import ALL, FLOATS, INTS, QUANTIZED, float8, int8, int32
 from tripy.graph.operations.convolution import conv_transpose_shape, convolution_shape
 from tripy.graph.schema import Inference, Shape, operation
 
@@ -74,9 +74,22 @@ def _append_and_attend(ctx: Inference) -> list[Shape]:
     return [cache, (heads[0], heads[1] - cache[1], 1, heads[3])]
 
 
-# The same for a convolution; with the attributes of convolution too, and transposed: whether it is
-# conv_transpose, whose weight is [in, out / groups, ...]. residual * residual_scale is added before
-# the activation.
+# gather of rows (dimension 0 of a matrix), plus that of another matrix where there is one.
+@operation(
+    "gather_rows",
+    "input: T, index: I, other: T?, other_index: J? -> T",
+    internal=True,
+    T=FLOATS,
+    I=INTS,
+    J=INTS,
+)
+def _gather_rows(ctx: Inference) -> Shape:
+    return (*ctx.shape(1), ctx.shape()[1])
+
+
+# quantized_linear for a convolution; with the attributes of convolution too, and transposed:
+# whether it is conv_transpose, whose weight is [in, out / groups, ...]. residual * residual_scale
+# is added before the activation.
 @operation(
     "quantized_convolution",
     "input: X, weight: W, weight_scale: T, input_scale: T?, bias: T?, output_scale: T?, "

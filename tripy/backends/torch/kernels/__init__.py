@@ -15,6 +15,7 @@ from tripy.backends.torch.kernels.base import Kernel, PackedWeight
 from tripy.graph import Node
 
 KERNELS: dict[str, Callable[[Node], Kernel]] = {
+    "gather_rows": cuda.prepare_rows,
     "linear": linear.prepare,
     "quantized_convolution": quantized_convolution.prepare,
     "normalize_quantize": cuda.prepare_norm,

@@ -7,9 +7,10 @@ from tripy.backends.torch.kernels.cuda.others import (
     prepare_norm,
     prepare_one_token,
     prepare_quantize,
+    prepare_rows,
 )
 
 __all__ = [
     "may_start_early", "prepare_attention", "prepare_linear", "prepare_norm", "prepare_one_token",
-    "prepare_quantize",
+    "prepare_quantize", "prepare_rows",
 ]  # fmt: skip

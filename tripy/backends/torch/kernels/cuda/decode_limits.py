@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import torch
 
@@ -35,7 +35,7 @@ def why_not_linear(kernel: GpuLinear, node: Node) -> Optional[str]:
     if rounded and (kernel.out is not torch.int8 or not kernel.static):
         return "the result is float8, or int8 without an int8 input"
     (outputs, size), row_bytes = weight.shape, weight.data.shape[1]
-    rows = group(rounded)
+    rows = unit_rows(rounded)
     most = native.INPUT_BYTES // (1 if kernel.static else 2)
     if kernel.norm is not None:
         most = min(most, native.MOST_NORMALIZED)
@@ -43,7 +43,7 @@ def why_not_linear(kernel: GpuLinear, node: Node) -> Optional[str]:
         return f"{size} inputs: they are not a multiple of 8, or more than {most}"
     if rounded and outputs % rows:
         return f"{outputs} outputs: they are not a multiple of {rows}"
-    if rows * row_bytes > native.RING_BYTES:
+    if not fits(rows, row_bytes):
         return f"{rows} rows of {size} weights do not fit a stage"
     return None
 
@@ -61,9 +61,44 @@ def why_not_attention(node: Node) -> Optional[str]:
     return None
 
 
-def group(rounded: bool) -> int:
+def unit_rows(rounded: bool) -> int:
     """Rows of a weight whose results are one unit of the exchange."""
     return 4 if rounded else 2
+
+
+def group_bytes(rows: int, row_bytes: int) -> int:
+    """Shared memory of a group of rows: each with a scale and a bias."""
+    return rows * (row_bytes + 8)
+
+
+class Split(NamedTuple):
+    """Groups of rows that a warp multiplies at once: all, those of a block and of a stage."""
+
+    rows: int
+    row_groups: int
+    groups_each: int
+    stage_groups: int
+
+
+def split(outputs: int, row_bytes: int, integers: bool, rounded: bool, blocks: int) -> Split:
+    """How a layer's weight is shared out.
+
+    Larger groups read less of the input for each row, and keep fewer warps busy: they are for
+    layers with enough rows. Those of eight are for tensor cores, on inputs that are not int8.
+    """
+    rows = unit_rows(rounded)
+    if -(-outputs // (rows * blocks)) > native.WARPS and fits(4, row_bytes):
+        rows = 4
+    if not integers and outputs > 2 * 8 * blocks and fits(8, row_bytes):
+        rows = 8
+    groups = -(-outputs // rows)
+    each = -(-groups // blocks)
+    return Split(rows, groups, each, stage_groups(each, group_bytes(rows, row_bytes)))
+
+
+def fits(rows: int, row_bytes: int) -> bool:
+    """Whether a stage of the ring holds a group."""
+    return group_bytes(rows, row_bytes) <= native.RING_BYTES
 
 
 def keys_of_chunk(width: int) -> int:
@@ -71,8 +106,8 @@ def keys_of_chunk(width: int) -> int:
     return native.WARPS * 1024 // width
 
 
-def stage_groups(each: int, group_bytes: int) -> int:
-    """Groups of a stage of the ring: as few stages as fit, about equally large."""
-    most = native.RING_BYTES // group_bytes
+def stage_groups(each: int, size: int) -> int:
+    """Groups, of so many bytes, of a stage of the ring: few stages, about equally large."""
+    most = native.RING_BYTES // size
     stages = -(-each // most)
     return -(-each // stages)

@@ -116,25 +116,28 @@ class Run:
         place = self._place(x)
         (outputs, size), row_bytes = kernel.weight.shape, kernel.weight.data.shape[1]
         rounded = kernel.out_scale is not None
-        group = limits.group(rounded)
-        groups = -(-outputs // group)
-        each = -(-groups // self.blocks)
+        split = limits.split(outputs, row_bytes, kernel.static, rounded, self.blocks)
         scale = kernel.both_scales if kernel.static else kernel.scale.expand(outputs)
+        parameters = torch.zeros(outputs + outputs % 2, 2, device=self.where)
+        parameters[:outputs, 0] = scale
+        if kernel.bias is not None:
+            parameters[:outputs, 1] = kernel.bias
         step: dict[str, Any] = {
             "kind": native.LINEAR, "source": place.source, "in_": place.at,
             "integers": int(kernel.static), "k": size, "n": outputs, "row_bytes": row_bytes,
-            "groups_each": each,
-            "stage_groups": limits.stage_groups(each, group * row_bytes),
-            "weight": self._hold(kernel.weight.data), "scale": self._hold(scale),
-            "bias": self._hold(kernel.bias), "activation": _ACTIVATIONS[node.attrs["activation"]],
-            "inverse_k": 1 / size, "out": self._reserve(groups),
+            **split._asdict(),
+            "weight": self._hold(kernel.weight.data), "parameters": self._hold(parameters),
+            "activation": _ACTIVATIONS[node.attrs["activation"]], "inverse_k": 1 / size,
+            "out": self._reserve(-(-outputs // limits.unit_rows(rounded))),
         }  # fmt: skip
         in_scale = kernel.x_scale if kernel.norm is not None else place.scale
         if in_scale:  # The correctly rounded reciprocal of the float32.
             near = np.float32(in_scale)
             step |= {"in_scale": near, "inverse_in_scale": np.float32(1) / near}
         if place.source == native.FROM_PARTS and place.step is not None:
-            for name in ("heads", "width", "chunk", "chunks", "lengths"):
+            for name in (
+                "heads", "width", "chunk", "chunks", "inverse_chunk", "position", "lengths",
+            ):  # fmt: skip
                 step[name] = place.step[name]
         if kernel.norm is not None:
             step |= {"norm": native.NORMS[kernel.norm.kind], "eps": kernel.norm.eps}
@@ -184,6 +187,8 @@ class Run:
             "cache": self._tensor(cache), "position": self._tensor(position),
             "lengths": self._tensor(lengths), "heads": count, "groups": pairs // 2,
             "width": width, "capacity": capacity, "chunk": chunk, "chunks": chunks,
+            "inverse_heads": 1 / count, "inverse_group": pairs // 2 / count,
+            "inverse_chunk": 1 / chunk,
             "score_scale": node.attrs["scale"] * _LOG2_E,
             "out": self._reserve(count * chunks * (width // 2 + 2)),
         }  # fmt: skip

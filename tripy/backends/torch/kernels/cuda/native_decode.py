@@ -15,7 +15,7 @@ from tripy.device import device
 T = torch.Tensor
 MOST_TENSORS = 256
 # Of csrc/decode_step.cuh.
-RING_BYTES, WARPS, INPUT_BYTES, MOST_NORMALIZED = 16384, 8, 16384, 4096
+RING_BYTES, WARPS, COPIES, INPUT_BYTES, MOST_NORMALIZED = 24576, 7, 4, 16384, 4096
 LINEAR, ATTENTION = range(2)
 FROM_TENSOR, FROM_PAIRS, FROM_BYTES, FROM_PARTS = range(4)
 NORMS = {None: 0, "layer": 1, "rms": 2}
@@ -27,8 +27,8 @@ class DecodeStep(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int) for name in ("kind", "source", "in_", "integers", "k", "n")),
         ("row_bytes", ctypes.c_int),
-        *((name, ctypes.c_int) for name in ("groups_each", "stage_groups")),
-        *((name, ctypes.c_void_p) for name in ("weight", "scale", "bias")),
+        *((name, ctypes.c_int) for name in ("rows", "row_groups", "groups_each", "stage_groups")),
+        *((name, ctypes.c_void_p) for name in ("weight", "parameters")),
         *((name, ctypes.c_void_p) for name in ("norm_weight", "norm_bias")),
         ("norm", ctypes.c_int),
         *((name, ctypes.c_float) for name in ("eps", "inverse_k", "in_scale", "inverse_in_scale")),
@@ -38,6 +38,7 @@ class DecodeStep(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("cache", "position", "lengths")),
         *((name, ctypes.c_int) for name in ("heads", "groups", "width", "capacity")),
         *((name, ctypes.c_int) for name in ("chunk", "chunks")),
+        *((name, ctypes.c_float) for name in ("inverse_heads", "inverse_group", "inverse_chunk")),
         ("score_scale", ctypes.c_float),
     )
 
@@ -51,7 +52,7 @@ class DecodeLaunch(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("steps", "exchange", "launches")),
-        *((name, ctypes.c_int) for name in ("count", "type", "blocks")),
+        *((name, ctypes.c_int) for name in ("count", "type", "blocks", "copy_units")),
         ("tensors", ctypes.c_void_p * MOST_TENSORS),
     )
 
@@ -69,7 +70,8 @@ def agrees(library: ctypes.CDLL) -> bool:
     """Whether a library has been built for these structures and sizes."""
     sizes = library.tripy_decode_step_size(), library.tripy_decode_launch_size()
     wanted = ctypes.sizeof(DecodeStep), ctypes.sizeof(DecodeLaunch)
-    return sizes == wanted and library.tripy_decode_warps() == WARPS
+    counts = library.tripy_decode_warps(), library.tripy_decode_copies()
+    return sizes == wanted and counts == (WARPS, COPIES)
 
 
 def blocks(where: torch.device) -> int:
@@ -87,7 +89,8 @@ class Exchange:
     """Where the blocks of a launch meet. Launches that may run at the same time need their own."""
 
     def __init__(self, units: int, where: torch.device) -> None:
-        self.units = torch.zeros(units, 2, dtype=torch.int32, device=where)
+        units += units % 2  # Two are read at once, in every copy.
+        self.units = torch.zeros(COPIES, units, 2, dtype=torch.int32, device=where)
         self.launches = torch.zeros(blocks(where), dtype=torch.int32, device=where)
 
 
@@ -104,7 +107,7 @@ def launch_of(steps: T, count: int, exchange: Exchange, tensors: Sequence[T]) ->
     kind = next(kinds[t.dtype] for t in tensors if t.dtype in kinds)
     launch = DecodeLaunch(
         steps.data_ptr(), exchange.units.data_ptr(), exchange.launches.data_ptr(), count, kind,
-        len(exchange.launches),
+        len(exchange.launches), exchange.units.shape[1],
     )  # fmt: skip
     for i, tensor in enumerate(tensors):
         launch.tensors[i] = tensor.data_ptr()

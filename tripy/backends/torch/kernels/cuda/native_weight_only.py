@@ -29,7 +29,8 @@ _ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
 _CHUNK = 128  # Bytes of a row that a warp takes at once.
 MEMORY = 232448  # Bytes of shared memory that a block can have.
 _WARPS, _MULTIPROCESSORS = 8, 132
-_OTHER_BYTES = 1536  # At least what statistics and barriers take.
+_STATISTICS = 640  # Bytes.
+_HALF = 115712  # Bytes of shared memory with which two blocks share a multiprocessor.
 _ROW, _EIGHT = 16, 8
 MOST_ROWS = 16  # At once; more are done one part after the other.
 SMALLEST_BLOCK = 32
@@ -147,31 +148,37 @@ def reason(
     return None
 
 
-def shared_bytes(config: Config, packed: GpuWeight, compute: torch.dtype) -> int:
+def shared_bytes(
+    config: Config, packed: GpuWeight, compute: torch.dtype, blocks: bool = False
+) -> int:
     """Bytes of shared memory of a block, as ``WeightLayout`` in the source has them."""
     outputs = 16 * config.row_tiles
     chunks = -(-packed.data.shape[1] // _CHUNK)
     columns = _CHUNK * (2 if packed.window else 1)
     x = -(-chunks // config.cluster) * columns * config.rows * compute.itemsize
     sums = _WARPS * config.rows * (outputs + 4) * 4
-    ring = _WARPS * config.slots * min(outputs, 32) * _CHUNK
-    return max(ring + x, sums) + _OTHER_BYTES
+    ring = _WARPS * config.slots * (min(outputs, 32) * _CHUNK + (1024 if blocks else 0))
+    barriers = _WARPS * config.slots * 8
+    return -(-max(ring + x, sums) // 16) * 16 + _STATISTICS + barriers
 
 
 def choose(rows: int, packed: GpuWeight, compute: torch.dtype, blocks: bool) -> Config:
     """The table: measured on an H100, with layers of 768x768 to 8192x8192 and 1 to 16 rows.
 
     Enough tiles for each multiprocessor; then the smallest cluster whose part of x fits beside the
-    slots, as every other one reads less of x, but costs an exchange of sums.
+    slots, as every other one reads less of x, but costs an exchange of sums. Weights with blocks of
+    scales take longer to unpack than to load: they have fewer slots, and two blocks of threads
+    a multiprocessor where a cluster of two allows that.
     """
     outputs = packed.shape[0]
     at_once = min(rows, MOST_ROWS)
     while True:
         tiles = _row_tiles(outputs, at_once, blocks)
         slots = {1: 8 if outputs <= 16 * _MULTIPROCESSORS // 2 else 4, 2: 4, 4: 3}[tiles]
-        for cluster in (1, 2, 4, 8):
-            config = Config(tiles, cluster, slots, at_once)
-            if shared_bytes(config, packed, compute) <= MEMORY:
+        limits = [(_HALF, 1), (_HALF, 2)] if blocks else []
+        for limit, cluster in (*limits, *((MEMORY, cluster) for cluster in (1, 2, 4, 8))):
+            config = Config(tiles, cluster, 2 if blocks else slots, at_once)
+            if shared_bytes(config, packed, compute, blocks) <= limit:
                 return config
         at_once = -(-at_once // 2)
 
@@ -179,7 +186,7 @@ def choose(rows: int, packed: GpuWeight, compute: torch.dtype, blocks: bool) -> 
 def _row_tiles(outputs: int, rows: int, blocks: bool) -> int:
     if blocks:
         return 2
-    if outputs > 54 * _MULTIPROCESSORS or (rows > 8 and outputs > 16 * _MULTIPROCESSORS):
+    if outputs > 54 * _MULTIPROCESSORS or (rows > 8 and outputs > 32 * _MULTIPROCESSORS):
         return 4
     return 2 if outputs > 24 * _MULTIPROCESSORS or rows > 8 else 1
 

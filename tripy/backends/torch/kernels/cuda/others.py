@@ -1,4 +1,4 @@
-"""Normalization with rounding, and one token's attention, on NVIDIA GPUs."""
+"""Normalization with rounding, rows of tables, and one token's attention, on NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tripy.backends.torch.kernels.base import Kernel, node_name
 from tripy.backends.torch.kernels.cuda.available import launches_early, missing
 from tripy.backends.torch.lowering.linear_algebra import write_cache
 from tripy.backends.torch.lowering.quantization import rounded
+from tripy.backends.torch.lowering.table import LOWERINGS
 from tripy.backends.torch.storage import TORCH_TYPES
 from tripy.dtypes import int4
 from tripy.graph import Node, Value
@@ -71,6 +72,24 @@ def prepare_quantize(node: Node) -> Optional[Kernel]:
     name = f"Triton, → {node.attrs['dtype']}"
     row = ReportRow(node_name(node), node.op, name, "", 0)
     return Kernel(run, [x] if known is not None else [x, scale], row)
+
+
+def prepare_rows(node: Node) -> Kernel:
+    """Rows of one table, or the sum of those of two."""
+
+    def one_by_one(table: T, index: T, *others: T) -> T:
+        rows = [LOWERINGS["gather"]({"dim": 0}, *pair) for pair in ((table, index), others) if pair]
+        return rows[0] if len(rows) == 1 else rows[0] + rows[1]
+
+    inputs = [value for value in node.inputs if value is not None]
+    reason = missing(node.output.device)
+    if reason is not None:
+        row = ReportRow(node_name(node), node.op, "torch, operation by operation", reason, 0)
+        return Kernel(one_by_one, inputs, row)
+    from tripy.backends.torch.kernels.cuda import rows  # noqa: PLC0415
+
+    name = "Triton, a row for each index" if len(inputs) == 2 else "Triton, a sum of two rows"
+    return Kernel(rows.gather_rows, inputs, ReportRow(node_name(node), node.op, name, "", 0))
 
 
 class _Workspaces:
