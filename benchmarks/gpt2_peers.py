@@ -224,22 +224,20 @@ def measure_peers(
         del makers["torch.compile float16"]
     if importlib.util.find_spec("torchao") is not None:
         makers["torch.compile torchao int8"] = lambda: with_torchao(Peer(half, layers, heads))
+    if prefill is not None:
+        label, what = "torch float16, eager", "prefill"
+        timing_of(label, what, lambda: timed(lambda: eager.prefill(prefill), 5))
+        # A block at a time, which is compiled once for all of them.
+        blocks = Peer(half, layers, heads)
+        torch._dynamo.reset()
+        for block in blocks.blocks:
+            block.compile(dynamic=False)
+        label = "torch.compile float16, by block"
+        timing_of(label, what, lambda: timed(lambda: blocks.prefill(prefill), rounds))
     for batch in batches:
         what = f"decode, batch {batch}"
         timing_of("torch float16, eager", what, partial(_decode_timing, eager, eager.decode, batch,
                                                       context, 5))  # fmt: skip
         for label, make in makers.items():
             timing_of(label, what, partial(decode, make, batch))
-    if prefill is not None:
-        for block in eager.blocks:
-            block.cache = None
-        timing_of(
-            "torch float16, eager", "prefill", lambda: timed(lambda: eager.prefill(prefill), 5)
-        )
-
-        def run() -> Timing:
-            step = compiled(eager, "prefill")
-            return timed(lambda: step(prefill), rounds)
-
-        timing_of("torch.compile float16", "prefill", run)
     return found

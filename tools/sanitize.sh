@@ -14,7 +14,7 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 # Each tensor is an allocation of its own, whose end memcheck then knows.
 export PYTORCH_NO_CUDA_MEMORY_CACHING=1
 status=0
-groups="products few_rows decode_step layers norms attention generation"
+groups="products few_rows decode_step layers norms attention rows_of_tables generation"
 [ $# -gt 0 ] || set -- memcheck racecheck
 for each in "$@"; do
     name=${each%%:*}

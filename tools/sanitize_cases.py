@@ -14,12 +14,14 @@ import torch
 import tripy as tp
 from tripy.backends.torch.kernels.cuda import (
     advance,
+    cache,
     decode_attention,
     gemm,
     native,
     native_weight_only,
     normalization,
     packing,
+    rows,
     sampling,
     weight_only,
 )
@@ -76,9 +78,10 @@ def few_rows() -> int:
             config = native_weight_only.Config(tiles, cluster, slots, m)
             if (tiles == 1 and m > 8) or compute is None:
                 continue
-            if native_weight_only.shared_bytes(config, packed, compute) > native_weight_only.MEMORY:
-                continue
             for groups in (1, 26) if tiles == 2 else (None,):
+                used = native_weight_only.shared_bytes(config, packed, compute, groups == 26)
+                if used > native_weight_only.MEMORY:
+                    continue
                 scale = torch.rand(*((1,) if groups is None else (n, groups))).cuda()
                 native_weight_only.weight_only(
                     x, packed, scale, bias=values((n,), dtype), residual=values((m, n), dtype),
@@ -155,6 +158,20 @@ def attention() -> int:
     return launches
 
 
+def rows_of_tables() -> int:
+    """Rows picked from tables, and rows written into caches; some out of range."""
+    launches = 0
+    for dtype, width in itertools.product(FLOATING, (5, 64, 1600)):
+        tables = values((7, width), dtype), values((3, width), dtype)
+        index, other = integers(0, -7, 6, 7, 2**30), integers(2, -3, 0, -4, 1)
+        rows.gather_rows(tables[0], index)
+        rows.gather_rows(tables[0], index, tables[1], other)
+        new = values((2, 9, 3, width), dtype).transpose(1, 2)
+        cache.write_rows(values((2, 3, 12, width), dtype), new, integers(3, 8))
+        launches += 3
+    return launches
+
+
 def generation() -> int:
     """Sampling and the move to the next token."""
     launches, batch = 0, 3
@@ -180,15 +197,16 @@ def decode_step() -> int:
     """A whole decode step in one kernel, of the models that its tests have."""
     from tests.backends.cuda import test_decode_step as of_step  # noqa: PLC0415  (needs pytest)
 
+    tp.config.default_device = tp.device("gpu")
     models = (of_step.GPT, *of_step.OTHERS.values())
     for sizes in models:
-        of_step.check(sizes, (0, sizes.capacity - 1), torch.device("cuda"))
+        of_step.check(sizes, (0, sizes.capacity - 1), torch.device("cuda"), None)
     return 6 * len(models)
 
 
 NATIVE = {"products": products, "few_rows": few_rows, "decode_step": decode_step}
 GROUPS = {**NATIVE, "layers": layers, "norms": norms, "attention": attention,
-          "generation": generation}  # fmt: skip
+          "rows_of_tables": rows_of_tables, "generation": generation}  # fmt: skip
 
 
 def main() -> None:

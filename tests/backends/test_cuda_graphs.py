@@ -225,6 +225,18 @@ def test_a_replay_between_is_not_waste(stand_in):
     assert not program.recorder.refused
 
 
+@pytest.mark.parametrize(("value", "recorded"), [("1", 0), ("0", 1), ("", 1)])
+def test_without_torchs_cache_of_memory(stand_in, monkeypatch, value, recorded):
+    """A recording may not call CUDA's allocator, and one that fails leaves torch unusable."""
+    monkeypatch.setenv("PYTORCH_NO_CUDA_MEMORY_CACHING", value)
+    program = Program(push, [0])
+    cache = tensor(1, 0)
+    for _ in range(3):
+        program(cache, tensor(1, 1))
+    assert cache.tolist() == [4, 3] and Graph.made == recorded
+    assert ("PYTORCH_NO_CUDA_MEMORY_CACHING" in program.recorder.describe()[1]) == (not recorded)
+
+
 @pytest.mark.parametrize("kind", [RuntimeError, tp.TripyException])
 def test_what_cannot_be_recorded(stand_in, kind):
     def function(arguments):

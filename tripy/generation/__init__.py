@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from tripy import config
 from tripy.backends.torch import generation as steps
+from tripy.backends.torch.cuda_graphs import nothing_recordable
 from tripy.backends.torch.kernels.cuda.available import missing
 from tripy.dtypes import int32
 from tripy.executable import Executable
@@ -146,6 +147,8 @@ def _run(
         why_not = "tp.config.cuda_graphs is False"
     elif any(node.op in _NOT_RECORDED for node in decode.graph.nodes()):
         why_not = "the function has a plugin or copies between devices"
+    else:
+        why_not = nothing_recordable()
     if why_not:
         logger.info(f"generate: launched kernel by kernel, not as a CUDA graph: {why_not}")
     return steps.on_gpu(

@@ -8,6 +8,7 @@ another recording. Results are copied out, so that they last beyond the next rep
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +48,13 @@ def why(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
+def nothing_recordable() -> str:
+    """Why no program can be recorded in this process; "" where some can."""
+    if os.environ.get("PYTORCH_NO_CUDA_MEMORY_CACHING", "0") in ("", "0"):
+        return ""
+    return "PYTORCH_NO_CUDA_MEMORY_CACHING is set, so that a recording cannot take memory"
+
+
 class GraphRecorder:
     """Runs a program, from recordings where it can.
 
@@ -64,7 +72,7 @@ class GraphRecorder:
         self._pool: Any = None
         self._stream: Any = None
         self._wasted = 0
-        self.refused = ""
+        self.refused = nothing_recordable()
 
     def describe(self) -> tuple[str, str]:
         """What the report says: how it is run, and why not otherwise."""

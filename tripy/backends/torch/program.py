@@ -24,6 +24,7 @@ from tripy.backends.torch.aliasing import (
 from tripy.backends.torch.cuda_graphs import GraphRecorder
 from tripy.backends.torch.kernels import KERNELS, Kernel, PackedWeight
 from tripy.backends.torch.kernels.cuda import (
+    cache_writer,
     decode_plan,
     may_start_early,
     prepare_attention,
@@ -32,7 +33,6 @@ from tripy.backends.torch.kernels.cuda import (
 from tripy.backends.torch.kernels.cuda.available import missing
 from tripy.backends.torch.kernels.cuda.native_decode import available as native_decode_missing
 from tripy.backends.torch.lowering import LOWERINGS
-from tripy.backends.torch.lowering.linear_algebra import write_cache
 from tripy.backends.torch.lowering.table import FAILURES, failure
 from tripy.backends.torch.storage import torch_device
 from tripy.graph import Graph, Node, Value, dims
@@ -130,7 +130,8 @@ class TorchProgram(Program):
             reason = "" if in_place else "the cache is no argument, or is read afterwards"
             self._rows.append(ReportRow(_name(node), node.op, kind, reason, 0))
             if in_place:
-                return _Step(node, lambda attrs, *inputs: write_cache(*inputs), node.attrs)
+                write = cache_writer(node)
+                return _Step(node, lambda attrs, *inputs: write(*inputs), node.attrs)
         if node.op in ("quantize", "dequantize", "dynamic_quantize"):
             self._rows.append(
                 ReportRow(_name(node), node.op, "torch, by itself", _why_alone(node), 0)

@@ -2,6 +2,7 @@
 
 from tripy.backends.torch.kernels.cuda.linear import prepare as prepare_linear
 from tripy.backends.torch.kernels.cuda.others import (
+    cache_writer,
     may_start_early,
     prepare_attention,
     prepare_norm,
@@ -11,6 +12,6 @@ from tripy.backends.torch.kernels.cuda.others import (
 )
 
 __all__ = [
-    "may_start_early", "prepare_attention", "prepare_linear", "prepare_norm", "prepare_one_token",
-    "prepare_quantize", "prepare_rows",
+    "cache_writer", "may_start_early", "prepare_attention", "prepare_linear", "prepare_norm",
+    "prepare_one_token", "prepare_quantize", "prepare_rows",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Optional
 
@@ -72,6 +72,21 @@ def prepare_quantize(node: Node) -> Optional[Kernel]:
     name = f"Triton, → {node.attrs['dtype']}"
     row = ReportRow(node_name(node), node.op, name, "", 0)
     return Kernel(run, [x] if known is not None else [x, scale], row)
+
+
+def cache_writer(node: Node) -> Callable[[T, T, T], T]:
+    """What writes new positions into a cache in place: cache, update, write indices → cache."""
+
+    def write(cache: T, update: T, write_indices: T) -> T:
+        if cache.stride(3) != 1:  # Given by a caller, with strides of its own.
+            return write_cache(cache, update, write_indices)
+        return rows_of_cache.write_rows(cache, update, write_indices.contiguous())
+
+    if missing(node.output.device) is not None:
+        return write_cache
+    from tripy.backends.torch.kernels.cuda import cache as rows_of_cache  # noqa: PLC0415
+
+    return write
 
 
 def prepare_rows(node: Node) -> Kernel:
