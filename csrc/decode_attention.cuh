@@ -1,8 +1,8 @@
 // Attention of a decode step: the new key and value go into the cache, the query of a head attends.
 //
-// A unit of work is one chunk of the keys of one head. Width / 16 neighbouring lanes share a key, 16
-// columns each: eight, and eight from the other half of the head. Each such group of lanes has two
-// keys, and so a block kKeys, which is a chunk.
+// A unit of work is one chunk of the keys of one head. Width / 16 neighbouring lanes share a key,
+// 16 columns each: eight, and eight from the other half of the head. Each such group of lanes has
+// two keys, and so a block kKeys, which is a chunk.
 #pragma once
 
 #include "decode_step.cuh"

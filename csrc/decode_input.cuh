@@ -161,7 +161,8 @@ template <class T>
 __device__ __forceinline__ void store_quad(
     Worker& w, DecodeStep const& s, int quad, float const (&x)[4]) {
   if (!s.integers) {
-    reinterpret_cast<uint2*>(w.shared.input)[quad] = {unit_of<T>(x[0], x[1]), unit_of<T>(x[2], x[3])};
+    auto input = reinterpret_cast<uint2*>(w.shared.input);
+    input[quad] = {unit_of<T>(x[0], x[1]), unit_of<T>(x[2], x[3])};
     return;
   }
   int own[4];

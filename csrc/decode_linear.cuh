@@ -41,8 +41,8 @@ __device__ __forceinline__ float activated(float x, int activation) {
   return value[0];
 }
 
-// Lane l has row l % rows of a group. The lanes of a unit's first rows send it, each to another copy
-// of the exchange, from `units` on.
+// Lane l has row l % rows of a group. The lanes of a unit's first rows send it, each to another
+// copy of the exchange, from `units` on.
 template <class T>
 struct Target {
   uint2* units;  // or null

@@ -62,7 +62,7 @@ __device__ __forceinline__ float integer_product(Shared const& shared, Operands 
   return float(own_row(sums));
 }
 
-// With an input of type T, of which a lane has 8 columns at a time: that divides more sizes than 16.
+// With an input of type T, of which a lane has 8 columns at a time: 8 divides more sizes than 16.
 template <class T, int Rows>
 __device__ __forceinline__ float float_product(Operands const& o) {
   float sums[Rows] = {}, others[Rows] = {};

@@ -1,5 +1,5 @@
-// A whole decode step (one row, one token) in one kernel that stays on the GPU, for layers with int8
-// weights, whose inputs are int8 or of the activations' type.
+// A whole decode step (one row, one token) in one kernel that stays on the GPU, for layers with
+// int8 weights, whose inputs are int8 or of the activations' type.
 //
 // Launched one by one, the layers of a small model take longer to start than to read their weights.
 // Here one block a multiprocessor works off a table of steps. One of its warps streams the block's
@@ -41,7 +41,7 @@ struct Shared {
   uint64_t full[kRingStages], empty[kRingStages];
 };
 
-// Where the new key goes, and how many there are; read once for all steps that have the same tensors.
+// Where the new key goes, and how many there are; read once for all steps with the same tensors.
 struct Place {
   int position_tensor = -1, lengths_tensor = -1;
   int position = 0, length = 0;
@@ -99,8 +99,8 @@ __device__ __forceinline__ float divided(float x, float scale, float reciprocal)
   return x != x ? x : quotient;
 }
 
-// The least that a largest score begins with. It is finite, so that 2^(-infinity - top), the share of
-// what is not there, is 0.
+// The least that a largest score begins with. It is finite, so that 2^(-infinity - top), the share
+// of what is not there, is 0.
 constexpr float kLeastScore = -1e30f;
 
 // 1 / total, of a softmax, or 0 where nothing was added up.

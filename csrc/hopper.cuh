@@ -208,7 +208,7 @@ __device__ __forceinline__ void shared_to_copy_engine_fence() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-// ---- Units of 8 bytes in global memory that other blocks write meanwhile: each is seen as a whole.
+// ---- Units of 8 bytes in global memory that other blocks write meanwhile, each seen as a whole.
 
 __device__ __forceinline__ void store_unit(uint2* to, uint2 unit) {
   asm volatile("st.relaxed.gpu.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(unit.x), "r"(unit.y)

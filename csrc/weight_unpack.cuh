@@ -1,4 +1,4 @@
-// Packed weights as operands of the tensor cores, and the instructions that multiply them.
+// Packed weights as operands of the tensor cores. The instructions that multiply them: mma.cuh.
 //
 // A weight is the operand of 16 rows, x the one of 8 columns. Which column of K is called which is
 // free, as long as both operands agree: a lane has 8 neighbours of a row, loaded at once, and they
@@ -63,15 +63,6 @@ __device__ __forceinline__ void unpack(uint32_t w, uint32_t (&operand)[2]) {
   } else {
     from_float8(X(), w, operand);
   }
-}
-
-// sums[16, 8] += a[16, k] · b[k, 8]; of floating-point types: mma.cuh.
-__device__ __forceinline__ void multiply(
-    int8_t, int (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7},"
-      " {%8, %9}, {%0, %1, %2, %3};"
-      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 }  // namespace tripy

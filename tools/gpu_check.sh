@@ -52,7 +52,7 @@ if wanted native; then
 fi
 if wanted sanitize; then
     for tool in memcheck racecheck; do
-        SECONDS_EACH=80 LINES_SHOWN=12 run 290 "sanitize-$tool" tools/sanitize.sh "$tool"
+        SECONDS_EACH=200 LINES_SHOWN=16 run 290 "sanitize-$tool" tools/sanitize.sh "$tool"
     done
 fi
 if wanted operations; then

@@ -1,9 +1,9 @@
 // What kernels of csrc/ need of a GPU, on a CPU, so that tests can run them where there is none.
 //
 // Included in place of csrc/hopper.cuh's own code. Every thread is a fiber; which one runs next is
-// drawn at random, and copies arrive late, so that another seed is another order of events: a missing
-// barrier shows up as a wrong result, a wrong one as a deadlock, which is reported. Nothing is
-// said about speed, alignment or memory order.
+// drawn at random, and copies arrive late, so that another seed is another order of events: a
+// missing barrier shows up as a wrong result, a wrong one as a deadlock, which is reported. Nothing
+// is said about speed, alignment or memory order.
 #pragma once
 
 #include <cuda_runtime.h>
