@@ -200,7 +200,16 @@ def test_stages_fit_the_ring(outputs, size, integers, rounded, blocks):
 
 @pytest.mark.parametrize("sizes", [GPT, *OTHERS.values()], ids=["GPT", *OTHERS])
 def test_all_layers_are_one_run(planning, sizes):
-    (run,) = runs(compiled(Model(sizes)))
+    fast = compiled(Model(sizes))
+    (run,) = runs(fast)
+    # The report names the run, and says of each layer that it is in it.
+    rows = fast.report().rows
+    (whole,) = (row for row in rows if row.operation == "decode_step")
+    parts = [row for row in rows if row.kernel == "a step of the decode step's kernel"]
+    steps = [row for row in parts if row.operation != "quantize"]
+    assert whole.name == f"run of {len(steps)} steps"
+    assert all(row in [*parts, whole] or row.operation == "launch" for row in rows)
+    assert sum(row.weight_bytes for row in parts) > 0
     kinds = [step["kind"] for step in run.steps]
     layer = [native_decode.LINEAR, native_decode.ATTENTION, *[native_decode.LINEAR] * 3]
     assert kinds == layer * sizes.layers + [native_decode.LINEAR] * (sizes.classes > 0)

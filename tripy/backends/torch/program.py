@@ -108,9 +108,18 @@ class TorchProgram(Program):
             if isinstance(item, Node):
                 result.append(by_node[item])
                 continue
+            for node in item.nodes:
+                if node in self._kernels:
+                    self._kernels[node] = self._says_run(self._kernels[node])
             self._rows.append(item.row())
             result.append(_Step(item.nodes[0], item, None, item.reads, item.writes))
         return result
+
+    def _says_run(self, kernel: Kernel) -> Kernel:
+        """A kernel whose row says that a run takes its place."""
+        row = kernel.row._replace(kernel="a step of the decode step's kernel", reason="")
+        self._rows = [row if other is kernel.row else other for other in self._rows]
+        return kernel._replace(row=row)
 
     def _step(self, node: Node, in_place: bool) -> _Step:
         if node.op in KERNELS or node.op == "append_and_attend":
