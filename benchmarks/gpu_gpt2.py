@@ -5,8 +5,8 @@
 Random weights: speed does not depend on them. Decode goes on from a context of 256 tokens, takes
 the likeliest token, and is timed from the caller's view: the host's clock around a loop that gets
 each token (tripy), or that waits at its end (the peers, whose tokens stay on the GPU). Prefill
-reads 8 x 1024 tokens; there the compiled peer is compiled block by block, the same code for all. The
-peers' cache is 512 positions long, tripy's is 1024. The KL divergence is to the same weights in
+reads 8 x 1024 tokens; there the compiled peer is compiled block by block, the same code for all.
+The peers' cache is 512 positions long, tripy's is 1024. The KL divergence is to the same weights in
 float32.
 """
 
