@@ -68,3 +68,19 @@ def test_program(emulated, rng):
     wanted = step(cache, update, where).tolist()
     for _ in range(3):
         assert fast(cache.eval(), update.eval(), where).tolist() == wanted
+
+
+def test_a_cache_with_strides_of_its_own(emulated, device):
+    """Elements of a position that are not next to each other are written in place too."""
+
+    def step(cache, update, position):
+        return tp.kv_cache_update(cache, update, position)
+
+    infos = [info(*shape) for shape in ((1, 2, 6, 4), (1, 2, 3, 4))]
+    fast = tp.compile(step, args=[*infos, info(1, dtype=tp.int32)], backend="torch")
+    cache = torch.zeros(1, 2, 4, 6, device=device).transpose(2, 3)
+    update = torch.arange(24.0, device=device).reshape(1, 2, 3, 4)
+    where = torch.tensor([2], dtype=torch.int32, device=device)
+    result = fast(tp.Tensor(cache), tp.Tensor(update), tp.Tensor(where))
+    assert torch.equal(result.torch(), expected(torch.zeros_like(cache), update, [2]))
+    assert torch.equal(cache, result.torch())
