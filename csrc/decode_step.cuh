@@ -24,6 +24,7 @@ namespace tripy {
 // nine it may have 168, and what did not fit came from the L2 cache again: shared memory leaves the
 // L1 cache little room.
 constexpr int kWarps = 7;
+static_assert(kWarps <= 8);  // The sums of a norm are added up as eight.
 constexpr int kWorkers = 32 * kWarps;
 constexpr int kStepThreads = kWorkers + 32;
 constexpr int kRingBytes = 24576, kRingStages = 8;
@@ -99,9 +100,9 @@ __device__ __forceinline__ float divided(float x, float scale, float reciprocal)
   return x != x ? x : quotient;
 }
 
-// The least that a largest score begins with. It is finite, so that 2^(-infinity - top), the share
-// of what is not there, is 0.
-constexpr float kLeastScore = -1e30f;
+// What a largest score begins with: float32's least. It is finite, so that 2^(-infinity - top), the
+// share of what is not there, is 0.
+constexpr float kLeastScore = -3.402823466e38f;
 
 // 1 / total, of a softmax, or 0 where nothing was added up.
 __device__ __forceinline__ float inverse_of(float total) {

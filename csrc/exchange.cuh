@@ -2,8 +2,8 @@
 //
 // A unit is 8 bytes: 4 of values (two floating-point ones of 16 bits, four of int8, or a float32)
 // and the number of the launch that wrote it. Whoever needs it reads until the number is the
-// present one: no fence, no second trip to a flag. (Other libraries send data between GPUs in this way,
-// under the name "low latency protocol".) Each unit is written once a launch, so nobody waits to
+// present one: no fence, no second trip to a flag. (Other libraries send data between GPUs in this
+// way, under the name "low latency protocol".) Each unit is written once a launch, so nobody waits to
 // write.
 #pragma once
 

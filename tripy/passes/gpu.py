@@ -83,8 +83,8 @@ def _rows(match: Match) -> Optional[Node]:
 
 def _sum_of_rows(match: Match) -> Optional[Node]:
     value = match.value
-    if value["none"] is not None or value["other_none"] is not None:
-        return None
+    if value["more"] is not None or value["other_more"] is not None:
+        return None  # A sum already.
     if value["index"].shape != value["other_index"].shape:
         return None
     if value["table"].shape[1] != value["other"].shape[1]:
@@ -98,9 +98,9 @@ def _linear(first: Any) -> Any:
     return op("quantized_linear", first, *rest)
 
 
-def _picked(table: str, index: str, none: str) -> Any:
-    rest = (any_value(name, optional=True) for name in (none, f"{none}_index"))
-    return op("gather_rows", any_value(table), any_value(index), *rest)
+def _picked(table: str, prefix: str) -> Any:
+    rest = (any_value(f"{prefix}{name}", optional=True) for name in ("more", "more_index"))
+    return op("gather_rows", any_value(table), any_value(f"{prefix}index"), *rest)
 
 
 _NORMS = (
@@ -126,7 +126,7 @@ GPU_RULES: Sequence[Rule] = (
     Rule("rows", op("gather", any_value("table"), any_value("index")), _rows),
     Rule(
         "sum of rows",
-        op("add", _picked("table", "index", "none"), _picked("other", "other_index", "other_none")),
+        op("add", _picked("table", ""), _picked("other", "other_")),
         _sum_of_rows,
     ),
 )

@@ -37,6 +37,7 @@ class Sizes(NamedTuple):
     static: bool = True  # Whether inputs are int8 too; else only weights are.
     classes: int = 0  # Outputs of a last layer, whose inputs are not int8; 0: there is none.
     blocks: int = 3
+    loud: float = 1.0  # What queries, keys and values are multiplied with.
 
     @property
     def size(self):
@@ -105,6 +106,7 @@ class Model(tp.Module):
                 values = random.uniform(0.5, 1.5, shape)
             else:
                 values = random.normal(0, 0.1, shape)
+            values *= sizes.loud if "qkv" in name else 1
             values = tp.Tensor(values.astype(np.float32), device=tp.config.default_device)
             state[name] = tp.cast(values, sizes.dtype)
         self.load_state_dict(state)
@@ -309,3 +311,9 @@ def test_equals_eager(kernel, device, monkeypatch):
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_sizes(kernel, device, monkeypatch, name):
     check(OTHERS[name], (0, OTHERS[name].capacity - 1), device, monkeypatch)
+
+
+def test_the_only_score_may_be_very_small(kernel, device, monkeypatch):
+    """One key has all of the weight, whatever its score: here some are below -1e32."""
+    loud = Sizes(heads=6, groups=6, static=False, dtype=tp.bfloat16, layers=1, loud=1e17)
+    check(loud, (0,), device, monkeypatch)
