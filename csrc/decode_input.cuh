@@ -4,7 +4,7 @@
 // quads apart.
 #pragma once
 
-#include "decode_step.cuh"
+#include "decode_float8.cuh"
 
 namespace tripy {
 
@@ -157,9 +157,15 @@ __device__ __forceinline__ float2 statistics(
   return {mean, rsqrtf(variance + s.eps)};
 }
 
-template <class T>
+template <class T, class W>
 __device__ __forceinline__ void store_quad(
-    Worker& w, DecodeStep const& s, int quad, float const (&x)[4]) {
+    W& w, DecodeStep const& s, int quad, float const (&x)[4]) {
+  if constexpr (W::kWeights == kFloat8Weights) {
+    if (s.float8) {
+      store_float8_quad(w, s, quad, x);
+      return;
+    }
+  }
   if (!s.integers) {
     auto input = reinterpret_cast<uint2*>(w.shared.input);
     input[quad] = {unit_of<T>(x[0], x[1]), unit_of<T>(x[2], x[3])};
@@ -174,8 +180,8 @@ __device__ __forceinline__ void store_quad(
       make_char4(char(own[0]), char(own[1]), char(own[2]), char(own[3]));
 }
 
-template <class T, int Quads>
-__device__ __forceinline__ void read_normalized(Worker& w, DecodeStep const& s) {
+template <class T, int Quads, class W>
+__device__ __forceinline__ void read_normalized(W& w, DecodeStep const& s) {
   if (4 * (int(threadIdx.x) / 32 * 32) >= s.k) {  // Issue slots are for warps that have columns.
     w.shared.sums[threadIdx.x / 32] = {0.0f, 0.0f};
     Worker::sync();
@@ -226,8 +232,8 @@ __device__ __forceinline__ void read_normalized(Worker& w, DecodeStep const& s) 
 }
 
 // An input without normalization.
-template <class T, int Quads>
-__device__ __forceinline__ void read_pairs(Worker& w, DecodeStep const& s) {
+template <class T, int Quads, class W>
+__device__ __forceinline__ void read_pairs(W& w, DecodeStep const& s) {
   Columns<Quads> x;
   float first;
 #pragma unroll 1
@@ -242,8 +248,8 @@ __device__ __forceinline__ void read_pairs(Worker& w, DecodeStep const& s) {
   }
 }
 
-template <class T>
-__device__ __forceinline__ void read_parts(Worker& w, DecodeStep const& s) {
+template <class T, class W>
+__device__ __forceinline__ void read_parts(W& w, DecodeStep const& s) {
   find_place(w, s.position, s.lengths);
   int active = min(s.chunks, max(1, quotient(w.place.length + s.chunk - 1, s.inverse_chunk)));
 #pragma unroll 1
@@ -259,7 +265,8 @@ __device__ __forceinline__ void read_parts(Worker& w, DecodeStep const& s) {
 }
 
 // Eight columns at a time, of which two are in flight.
-__device__ __forceinline__ void read_bytes(Worker& w, DecodeStep const& s) {
+template <class W>
+__device__ __forceinline__ void read_bytes(W& w, DecodeStep const& s) {
 #pragma unroll 1
   for (int begin = threadIdx.x; 8 * begin < s.k; begin += 2 * kWorkers) {
     bool second = 8 * (begin + kWorkers) < s.k, missing = true;
@@ -270,6 +277,15 @@ __device__ __forceinline__ void read_bytes(Worker& w, DecodeStep const& s) {
       missing |= second && !w.exchange.try_two(s.in + 2 * (begin + kWorkers), high);
       Exchange::give_up(tries);
     }
+    if constexpr (W::kWeights == kFloat8Weights) {
+      if (s.float8) {
+        store_float8_bytes(w, begin, low);
+        if (second) {
+          store_float8_bytes(w, begin + kWorkers, high);
+        }
+        continue;
+      }
+    }
     auto input = reinterpret_cast<uint2*>(w.shared.input);
     input[begin] = low;
     if (second) {
@@ -279,8 +295,8 @@ __device__ __forceinline__ void read_bytes(Worker& w, DecodeStep const& s) {
 }
 
 // After this and a barrier the input is there.
-template <class T>
-__device__ __forceinline__ void read_input(Worker& w, DecodeStep const& s) {
+template <class T, class W>
+__device__ __forceinline__ void read_input(W& w, DecodeStep const& s) {
   if (s.source == kFromBytes) {
     read_bytes(w, s);
   } else if (s.source == kFromParts) {

@@ -3,12 +3,12 @@
 
 namespace tripy {
 
-template <class T>
+template <class T, int Weights>
 cudaError_t launch_decode(DecodeLaunch const& launch, cudaStream_t stream) {
   constexpr int kBytes = sizeof(Shared);
   static_assert(kBytes <= kSharedBytes);
   cudaError_t error = cudaFuncSetAttribute(
-      decode_step<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
+      decode_step<T, Weights>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   if (error != cudaSuccess) {
     return error;
   }
@@ -23,15 +23,29 @@ cudaError_t launch_decode(DecodeLaunch const& launch, cudaStream_t stream) {
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, decode_step<T>, launch);
+  return cudaLaunchKernelEx(&config, decode_step<T, Weights>, launch);
+}
+
+template <class T>
+cudaError_t launch_of_weights(DecodeLaunch const& launch, cudaStream_t stream) {
+  switch (launch.weights) {
+    case kInt8Weights:
+      return launch_decode<T, kInt8Weights>(launch, stream);
+    case kFloat8Weights:
+      return launch_decode<T, kFloat8Weights>(launch, stream);
+    case kInt4Weights:
+      return launch_decode<T, kInt4Weights>(launch, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
 }
 
 }  // namespace tripy
 
 extern "C" int tripy_decode_step(DecodeLaunch const* launch, void* stream) {
   auto where = static_cast<cudaStream_t>(stream);
-  return launch->type == kTypeFloat16 ? tripy::launch_decode<__half>(*launch, where)
-                                      : tripy::launch_decode<__nv_bfloat16>(*launch, where);
+  return launch->type == kTypeFloat16 ? tripy::launch_of_weights<__half>(*launch, where)
+                                      : tripy::launch_of_weights<__nv_bfloat16>(*launch, where);
 }
 
 extern "C" int tripy_decode_step_size() { return sizeof(DecodeStep); }

@@ -1,5 +1,8 @@
 // A whole decode step (one row, one token) in one kernel that stays on the GPU, for layers with
-// int8 weights, whose inputs are int8 or of the activations' type.
+// int8, float8 or int4 weights, whose inputs are of the activations' type, or int8 or float8 too.
+//
+// There is one kernel for models whose weights are all int8, and one for each other type beside
+// int8: code that does not run is not in the way of the rest, in registers and instruction caches.
 //
 // Launched one by one, the layers of a small model take longer to start than to read their weights.
 // Here one block a multiprocessor works off a table of steps. One of its warps streams the block's
@@ -56,6 +59,12 @@ struct Worker {
   Place place;
 
   __device__ __forceinline__ static void sync() { group_sync<kWorkers>(1); }
+};
+
+// With the type of weights, beside int8, that its kernel is for.
+template <int Weights>
+struct WorkerOf : Worker {
+  static constexpr int kWeights = Weights;
 };
 
 // Reads the place of a step's attention.

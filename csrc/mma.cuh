@@ -1,8 +1,9 @@
-// Packed int8 weights as operands of the tensor cores, and the instructions that multiply them.
+// Packed weights as operands of the tensor cores, and the instructions that multiply them.
 #pragma once
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 
 #include "hopper.cuh"
 
@@ -72,6 +73,36 @@ __device__ __forceinline__ void from_int8(__nv_bfloat16, uint32_t w, uint32_t (&
   from_int8(w, x);
   pairs[0] = __byte_perm(__float_as_uint(x[0]), __float_as_uint(x[1]), 0x7632);
   pairs[1] = __byte_perm(__float_as_uint(x[2]), __float_as_uint(x[3]), 0x7632);
+}
+
+// The same of four int4, each plus 8, in the low halves of bytes.
+__device__ __forceinline__ void from_int4(__half type, uint32_t w, uint32_t (&pairs)[2]) {
+  pairs[0] = subtract(type, __byte_perm(w, 0x64646464, 0x4140), 0x64086408);
+  pairs[1] = subtract(type, __byte_perm(w, 0x64646464, 0x4342), 0x64086408);
+}
+
+__device__ __forceinline__ void from_int4(__nv_bfloat16 type, uint32_t w, uint32_t (&pairs)[2]) {
+  pairs[0] = subtract(type, __byte_perm(w, 0x43434343, 0x4140), 0x43084308);
+  pairs[1] = subtract(type, __byte_perm(w, 0x43434343, 0x4342), 0x43084308);
+}
+
+__device__ __forceinline__ void from_float8(__half, uint32_t w, uint32_t (&pairs)[2]) {
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    auto two = __nv_fp8x2_storage_t(w >> 16 * i);
+    auto pair = __nv_cvt_fp8x2_to_halfraw2(two, __NV_E4M3);
+    pairs[i] = reinterpret_cast<uint32_t const&>(pair);
+  }
+}
+
+__device__ __forceinline__ void from_float8(__nv_bfloat16, uint32_t w, uint32_t (&pairs)[2]) {
+  from_float8(__half(), w, pairs);
+#pragma unroll
+  for (uint32_t& pair : pairs) {
+    float2 values = __half22float2(reinterpret_cast<__half2&>(pair));
+    __nv_bfloat162 rounded = __floats2bfloat162_rn(values.x, values.y);
+    pair = reinterpret_cast<uint32_t&>(rounded);
+  }
 }
 
 }  // namespace tripy

@@ -3,15 +3,23 @@
 
 namespace {
 
-template <class T>
+template <class T, int Weights>
 void kernel(void* launch) {
-  tripy::decode_step<T>(*static_cast<DecodeLaunch*>(launch));
+  tripy::decode_step<T, Weights>(*static_cast<DecodeLaunch*>(launch));
+}
+
+template <class T>
+auto kernel_for(int weights) {
+  return weights == kFloat8Weights ? kernel<T, kFloat8Weights>
+         : weights == kInt4Weights ? kernel<T, kInt4Weights>
+                                   : kernel<T, kInt8Weights>;
 }
 
 }  // namespace
 
 extern "C" char const* run_decode_step(DecodeLaunch* launch, uint64_t seed) {
-  auto entry = launch->type == kTypeFloat16 ? kernel<__half> : kernel<__nv_bfloat16>;
+  auto entry = launch->type == kTypeFloat16 ? kernel_for<__half>(launch->weights)
+                                            : kernel_for<__nv_bfloat16>(launch->weights);
   return emulator::run(
       entry, launch, launch->blocks, tripy::kStepThreads, sizeof(tripy::Shared), seed);
 }

@@ -6,7 +6,7 @@ native library's.
 
 import ctypes
 import itertools
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
 import pytest
@@ -34,7 +34,9 @@ class Sizes(NamedTuple):
     inner: int = 4  # times the model's size
     norm: str = "layer"
     dtype: tp.dtype = tp.float16
-    static: bool = True  # Whether inputs are int8 too; else only weights are.
+    static: bool = True  # Whether inputs are of the weights' type too; else only weights are.
+    weights: tp.dtype = tp.int8  # Of the blocks' layers.
+    block: Optional[int] = 0  # Columns that share a scale; 0: all of a row; None: the whole weight.
     classes: int = 0  # Outputs of a last layer, whose inputs are not int8; 0: there is none.
     blocks: int = 3
     loud: float = 1.0  # What queries, keys and values are multiplied with.
@@ -44,6 +46,7 @@ class Sizes(NamedTuple):
         return self.heads * self.width
 
 
+LARGEST = {tp.int8: 127, tp.int4: 7, tp.float8: 448}
 GPT = Sizes(classes=501)
 OTHERS = {
     "many blocks": Sizes(layers=1, classes=40, blocks=20),  # Groups of fewer rows.
@@ -56,7 +59,31 @@ OTHERS = {
     "wide heads, several chunks": Sizes(heads=2, groups=1, width=128, capacity=300),
     "bfloat16": Sizes(dtype=tp.bfloat16, layers=1),
     "several quads, stages and rounds": Sizes(heads=33, groups=33, capacity=40, layers=1, inner=2),
-}
+    "float8": Sizes(weights=tp.float8, block=None, classes=501),
+    "float8, many blocks": Sizes(weights=tp.float8, block=None, layers=1, blocks=25),
+    "float8, bfloat16": Sizes(weights=tp.float8, dtype=tp.bfloat16, layers=1),
+    "float8, large": Sizes(
+        heads=33, groups=33, capacity=40, layers=1, inner=2, weights=tp.float8, block=None
+    ),
+    "only weights are float8": Sizes(weights=tp.float8, static=False, classes=71),
+    "only weights are float8, bfloat16, many blocks": Sizes(
+        weights=tp.float8, block=None, static=False, dtype=tp.bfloat16, layers=1, blocks=25
+    ),
+    "int4, blocks of 64": Sizes(weights=tp.int4, block=64, static=False, classes=501),
+    "int4, blocks of 32, many blocks": Sizes(
+        weights=tp.int4, block=32, static=False, layers=1, blocks=25
+    ),
+    "int4, blocks of 128": Sizes(
+        heads=4, groups=2, weights=tp.int4, block=128, static=False, layers=1
+    ),
+    "int4, a scale for each output, bfloat16": Sizes(
+        weights=tp.int4, static=False, dtype=tp.bfloat16, layers=1
+    ),
+    "int4, bfloat16, large": Sizes(
+        heads=33, groups=33, capacity=40, layers=1, inner=2, weights=tp.int4, block=64,
+        static=False, dtype=tp.bfloat16,
+    ),
+}  # fmt: skip
 
 
 class Block(tp.Module):
@@ -65,7 +92,8 @@ class Block(tp.Module):
     def __init__(self, sizes):
         self.sizes = sizes
         size, pairs = sizes.size, 2 * sizes.groups * sizes.width
-        options = {"quant_dtype": tp.int8, "weight_quant_dim": 0, "dtype": sizes.dtype}
+        dim = 0 if sizes.block == 0 else None
+        options = {"quant_dtype": sizes.weights, "weight_quant_dim": dim, "dtype": sizes.dtype}
         norm = tp.LayerNorm if sizes.norm == "layer" else tp.RMSNorm
         self.norm_1, self.norm_2 = (norm(size, sizes.dtype) for _ in range(2))
         self.qkv = tp.Linear(size, size + pairs, **options)
@@ -85,7 +113,7 @@ class Block(tp.Module):
 
 
 class Model(tp.Module):
-    """Blocks with random int8 weights and static scales."""
+    """Blocks with random weights and static scales."""
 
     def __init__(self, sizes=GPT):
         self.sizes = sizes
@@ -98,10 +126,15 @@ class Model(tp.Module):
             )  # fmt: skip
         random = np.random.default_rng(0)
         state = {}
-        for name, parameter in self.state_dict().items():
+        parameters = self.state_dict()
+        for name, parameter in parameters.items():
             shape = tuple(int(n) for n in parameter.shape)
             if name.endswith("weight_scale"):
-                values = random.uniform(0.002, 0.006, shape)
+                most = LARGEST[tp.int8 if name.startswith("head") else sizes.weights]
+                if sizes.block and not name.startswith("head"):
+                    outputs, columns = map(int, parameters[name.removesuffix("_scale")].shape)
+                    shape = (outputs, columns // sizes.block)
+                values = random.uniform(0.25, 0.75, shape) / most
             elif "norm" in name:
                 values = random.uniform(0.5, 1.5, shape)
             else:
@@ -112,7 +145,7 @@ class Model(tp.Module):
         self.load_state_dict(state)
         for block in self.blocks:
             for layer in (block.qkv, block.out, block.up, block.down) if sizes.static else ():
-                layer.input_scale = 0.04
+                layer.input_scale = 5 / LARGEST[sizes.weights]
 
     def forward(self, x, position, caches):
         written = []
@@ -187,17 +220,21 @@ def runs(executable):
 
 
 @given(
-    outputs=st.integers(1, 60000), size=st.integers(1, 512), integers=st.booleans(),
+    kind=st.sampled_from(list(native_decode.WEIGHTS)), outputs=st.integers(1, 60000),
+    size=st.integers(1, 512), scales=st.integers(0, 10), integers=st.booleans(),
     rounded=st.booleans(), blocks=st.integers(1, 140),
 )  # fmt: skip
-def test_stages_fit_the_ring(outputs, size, integers, rounded, blocks):
-    row_bytes = 16 * size
-    if decode_limits.fits(decode_limits.unit_rows(rounded), row_bytes):
-        split = decode_limits.split(outputs, row_bytes, rounded or integers, rounded, blocks)
-        rows, groups, each, stage = split
-        assert rows in ((4,) if rounded else (2, 4) if integers else (2, 4, 8))
+def test_stages_fit_the_ring(kind, outputs, size, scales, integers, rounded, blocks):
+    row_bytes, integers = 16 * size, integers or rounded
+    record = 8 + (8 * scales if kind == "int4" else 0)
+    if decode_limits.fits(decode_limits.unit_rows(rounded), row_bytes, record):
+        rows, groups, each, stage = decode_limits.split_of(
+            kind, outputs, row_bytes, record, integers, rounded, blocks
+        )
+        assert rows in ((4, 8) if rounded else (2, 4, 8))
+        assert rows < 8 or not integers or kind != "int8"
         assert rows * groups >= outputs and each * blocks >= groups and 1 <= stage <= each
-        assert stage * rows * (row_bytes + 8) <= native_decode.RING_BYTES
+        assert stage * rows * (row_bytes + record) <= native_decode.RING_BYTES
 
 
 @pytest.mark.parametrize("sizes", [GPT, *OTHERS.values()], ids=["GPT", *OTHERS])
@@ -286,6 +323,7 @@ def check(sizes, positions, device, monkeypatch):
                 mine.copy_(cache)
             got, got_caches = fast(x, where, [tp.Tensor(cache) for cache in written])
         found = got.torch().float()
+        print("DIST", sizes.weights, sizes.static, sizes.dtype, distance(found, expected), distance(found, exact_result(model, x, where, caches)), distance(expected, exact_result(model, x, where, caches)))
         if sizes.static:
             # A value at a rounding's edge may fall the other way, by one step of an int8 input.
             # (The layers' own kernels, one by one, are as far from eager: 0.012 a block.)

@@ -7,6 +7,7 @@ from typing import NamedTuple, Optional
 
 import torch
 
+from tripy.backends.torch.kernels.cuda import decode_weights
 from tripy.backends.torch.kernels.cuda import native_decode as native
 from tripy.backends.torch.kernels.cuda.linear import GpuLinear
 from tripy.graph import Node, Value
@@ -14,6 +15,7 @@ from tripy.graph import Node, Value
 _WIDTHS = (32, 64, 128)
 # Beyond, the parts of an attention are more than what they are made of.
 _MOST_CHUNKS = 64
+_ROWS_OF_A_GROUP = 2  # What a group costs beside its rows.
 
 
 def rows_of(value: Value) -> int:
@@ -25,25 +27,26 @@ def rows_of(value: Value) -> int:
 def why_not_linear(kernel: GpuLinear, node: Node) -> Optional[str]:
     """Why a layer cannot be a step."""
     weight = kernel.weight
-    if weight.kind != "int8" or kernel.scale.dim() > 1:
-        return "the weight is not int8 with a scale for each output"
+    if reason := decode_weights.why_not(kernel):
+        return reason
     if kernel.dtype not in (torch.float16, torch.bfloat16):
         return "computed in float32"
     if rows_of(node.output) != 1:
         return "there are several rows"
     rounded = kernel.out_scale is not None
-    if rounded and (kernel.out is not torch.int8 or not kernel.static):
-        return "the result is float8, or int8 without an int8 input"
+    if rounded and (kernel.out is not kernel.quantized or not kernel.static):
+        return "the result is rounded, and the input not, or to another type"
     (outputs, size), row_bytes = weight.shape, weight.data.shape[1]
     rows = unit_rows(rounded)
-    most = native.INPUT_BYTES // (1 if kernel.static else 2)
+    integers = kernel.static and weight.kind == "int8"
+    most = native.INPUT_BYTES // (1 if integers else 2)
     if kernel.norm is not None:
         most = min(most, native.MOST_NORMALIZED)
     if size % 8 or size > most:
         return f"{size} inputs: they are not a multiple of 8, or more than {most}"
     if rounded and outputs % rows:
         return f"{outputs} outputs: they are not a multiple of {rows}"
-    if not fits(rows, row_bytes):
+    if not fits(rows, row_bytes, decode_weights.record_bytes(kernel)):
         return f"{rows} rows of {size} weights do not fit a stage"
     return None
 
@@ -66,9 +69,9 @@ def unit_rows(rounded: bool) -> int:
     return 4 if rounded else 2
 
 
-def group_bytes(rows: int, row_bytes: int) -> int:
-    """Shared memory of a group of rows: each with a scale and a bias."""
-    return rows * (row_bytes + 8)
+def group_bytes(rows: int, row_bytes: int, record: int = native.RECORD_BYTES) -> int:
+    """Shared memory of a group of rows, each with its record."""
+    return rows * (row_bytes + record)
 
 
 class Split(NamedTuple):
@@ -80,25 +83,48 @@ class Split(NamedTuple):
     stage_groups: int
 
 
-def split(outputs: int, row_bytes: int, integers: bool, rounded: bool, blocks: int) -> Split:
-    """How a layer's weight is shared out.
+def split(kernel: GpuLinear, blocks: int) -> Split:
+    """How a layer's weight is shared out to the blocks of a launch."""
+    integers, rounded = kernel.static, kernel.out_scale is not None
+    return split_of(
+        kernel.weight.kind, kernel.weight.shape[0], kernel.weight.data.shape[1],
+        decode_weights.record_bytes(kernel), integers, rounded, blocks,
+    )  # fmt: skip
 
-    Larger groups read less of the input for each row, and keep fewer warps busy: they are for
+
+def split_of(
+    kind: str, outputs: int, row_bytes: int, record: int, integers: bool, rounded: bool,
+    blocks: int,
+) -> Split:  # fmt: skip
+    """The same by sizes.
+
+    int8: larger groups read less of the input for each row, and keep fewer warps busy: they are for
     layers with enough rows. Those of eight are for tensor cores, on inputs that are not int8.
+
+    The others: each row of a group costs the same, and each group as much as some rows more.
     """
     rows = unit_rows(rounded)
-    if -(-outputs // (rows * blocks)) > native.WARPS and fits(4, row_bytes):
-        rows = 4
-    if not integers and outputs > 2 * 8 * blocks and fits(8, row_bytes):
-        rows = 8
+    if kind == "int8":
+        if -(-outputs // (rows * blocks)) > native.WARPS and fits(4, row_bytes, record):
+            rows = 4
+        if not integers and outputs > 2 * 8 * blocks and fits(8, row_bytes, record):
+            rows = 8
+    else:
+        choices = (n for n in (2, 4, 8) if n >= rows and fits(n, row_bytes, record))
+        rows = min(choices, key=lambda n: _rounds(outputs, n, blocks) * (n + _ROWS_OF_A_GROUP))
     groups = -(-outputs // rows)
     each = -(-groups // blocks)
-    return Split(rows, groups, each, stage_groups(each, group_bytes(rows, row_bytes)))
+    return Split(rows, groups, each, stage_groups(each, group_bytes(rows, row_bytes, record)))
 
 
-def fits(rows: int, row_bytes: int) -> bool:
+def _rounds(outputs: int, rows: int, blocks: int) -> int:
+    """Groups that the first warp of a block multiplies, one after the other."""
+    return -(-outputs // (rows * blocks * native.WARPS))
+
+
+def fits(rows: int, row_bytes: int, record: int = native.RECORD_BYTES) -> bool:
     """Whether a stage of the ring holds a group."""
-    return group_bytes(rows, row_bytes) <= native.RING_BYTES
+    return group_bytes(rows, row_bytes, record) <= native.RING_BYTES
 
 
 def keys_of_chunk(width: int) -> int:

@@ -16,7 +16,9 @@ T = torch.Tensor
 MOST_TENSORS = 256
 # Of csrc/decode_step.cuh.
 RING_BYTES, WARPS, COPIES, INPUT_BYTES, MOST_NORMALIZED = 24576, 7, 4, 16384, 4096
+RECORD_BYTES = 8
 LINEAR, ATTENTION = range(2)
+WEIGHTS = {"int8": 0, "float8": 1, "int4": 2}
 FROM_TENSOR, FROM_PAIRS, FROM_BYTES, FROM_PARTS = range(4)
 NORMS = {None: 0, "layer": 1, "rms": 2}
 
@@ -25,10 +27,13 @@ class DecodeStep(ctypes.Structure):
     """``struct DecodeStep``; what is not set is absent."""
 
     _fields_ = (
-        *((name, ctypes.c_int) for name in ("kind", "source", "in_", "integers", "k", "n")),
-        ("row_bytes", ctypes.c_int),
+        *((name, ctypes.c_int) for name in ("kind", "source", "in_", "integers", "float8")),
+        *((name, ctypes.c_int) for name in ("k", "n", "row_bytes")),
         *((name, ctypes.c_int) for name in ("rows", "row_groups", "groups_each", "stage_groups")),
-        *((name, ctypes.c_void_p) for name in ("weight", "parameters")),
+        ("weight", ctypes.c_void_p),
+        *((name, ctypes.c_int) for name in ("weights", "record_bytes")),
+        ("parameters", ctypes.c_void_p),
+        *((name, ctypes.c_int) for name in ("window", "block_bits")),
         *((name, ctypes.c_void_p) for name in ("norm_weight", "norm_bias")),
         ("norm", ctypes.c_int),
         *((name, ctypes.c_float) for name in ("eps", "inverse_k", "in_scale", "inverse_in_scale")),
@@ -52,7 +57,8 @@ class DecodeLaunch(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("steps", "exchange", "launches")),
-        *((name, ctypes.c_int) for name in ("count", "type", "blocks", "copy_units")),
+        *((name, ctypes.c_int) for name in ("count", "type", "blocks", "weights")),
+        ("copy_units", ctypes.c_int),
         ("tensors", ctypes.c_void_p * MOST_TENSORS),
     )
 
@@ -94,12 +100,15 @@ class Exchange:
         self.launches = torch.zeros(blocks(where), dtype=torch.int32, device=where)
 
 
-def launch_of(steps: T, count: int, exchange: Exchange, tensors: Sequence[T]) -> DecodeLaunch:
+def launch_of(
+    steps: T, count: int, weights: int, exchange: Exchange, tensors: Sequence[T]
+) -> DecodeLaunch:
     """The launch of a table of steps.
 
     Args:
         steps: From ``table``.
         count: How many there are.
+        weights: One of ``WEIGHTS``, which steps may have beside int8.
         exchange: With as many units as the steps have offsets for.
         tensors: What the steps number; contiguous, aligned to 16 bytes.
     """
@@ -107,7 +116,7 @@ def launch_of(steps: T, count: int, exchange: Exchange, tensors: Sequence[T]) ->
     kind = next(kinds[t.dtype] for t in tensors if t.dtype in kinds)
     launch = DecodeLaunch(
         steps.data_ptr(), exchange.units.data_ptr(), exchange.launches.data_ptr(), count, kind,
-        len(exchange.launches), exchange.units.shape[1],
+        len(exchange.launches), weights, exchange.units.shape[1],
     )  # fmt: skip
     for i, tensor in enumerate(tensors):
         launch.tensors[i] = tensor.data_ptr()
