@@ -14,10 +14,9 @@ __device__ __forceinline__ uint32_t to_float8(float x) {
   return __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
 }
 
-// Four neighbours, divided by the scale and rounded.
-__device__ __forceinline__ void store_float8_quad(
-    Worker& w, DecodeStep const& s, int quad, float const (&x)[4]) {
-  uint32_t word = 0, pairs[2];
+// Four numbers, divided by the scale and rounded.
+__device__ __forceinline__ uint32_t to_float8(DecodeStep const& s, float const (&x)[4]) {
+  uint32_t word = 0;
 #pragma unroll
   for (int i = 0; i < 4; i += 2) {
     float2 two = {divided(x[i], s.in_scale, s.inverse_in_scale),
@@ -25,7 +24,13 @@ __device__ __forceinline__ void store_float8_quad(
     uint32_t bytes = __nv_cvt_float2_to_fp8x2(two, __NV_SATFINITE, __NV_E4M3);
     word |= bytes << 8 * i;
   }
-  from_float8(__half(), word, pairs);
+  return word;
+}
+
+__device__ __forceinline__ void store_float8_quad(
+    Worker& w, DecodeStep const& s, int quad, float const (&x)[4]) {
+  uint32_t pairs[2];
+  from_float8(__half(), to_float8(s, x), pairs);
   reinterpret_cast<uint2*>(w.shared.input)[quad] = {pairs[0], pairs[1]};
 }
 

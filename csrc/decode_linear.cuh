@@ -174,13 +174,20 @@ __device__ __forceinline__ void linear(W& w, DecodeStep const& step) {
     multiply_rows<T, 2, kIntegers, kPairs>(w, s, target, first, count, added);
   } else if (s.integers) {
     multiply_rows<T, 4, kIntegers, kPairs>(w, s, target, first, count, added);
-  } else if (s.rows == 8) {
+  }
+#ifdef TRY_INT8
+  else {
+    multiply_rows<T, 0, kInt8Only, kPairs>(w, s, target, first, count, added);
+  }
+#else
+  else if (s.rows == 8) {
     multiply_rows<T, 8, kFloats, kPairs>(w, s, target, first, count, added);
   } else if (s.rows == 4) {
     multiply_rows<T, 4, kFloats, kPairs>(w, s, target, first, count, added);
   } else {
     multiply_rows<T, 2, kFloats, kPairs>(w, s, target, first, count, added);
   }
+#endif
 }
 
 }  // namespace tripy
