@@ -93,7 +93,8 @@ __device__ __forceinline__ float residual_now(Worker& w, DecodeStep const& s, in
   return row < s.n ? residual<T>(w, s, row, residual_unit<T>(w, s, row)) : 0.0f;
 }
 
-// The block's groups from `first` on; `added` is this lane's residual of the warp's first one.
+// The block's groups from `first` on; `added` is this lane's residual of the warp's first one. Rows
+// of a group are as many as the step says, or known to be `Rows`.
 template <class T, int Rows, int Form, int Kind>
 __device__ __forceinline__ void multiply_rows(
     Worker& w, DecodeStep const& s, Target<T> const& target, int first, int count, float added) {
@@ -111,8 +112,8 @@ __device__ __forceinline__ void multiply_rows(
       float2 scale_and_bias = *reinterpret_cast<float2 const*>(record);
       Operands operands = {rows + at * s.row_bytes, w.shared.input, s.row_bytes, s.k};
       float sum;
-      if constexpr (Form == kFloats || Form == kIntegers) {
-        sum = product<T, Rows, Form == kIntegers>(w.shared, operands);
+      if constexpr (Form == kInt8Both) {
+        sum = integer_product<Rows>(w.shared, operands);
       } else {
         sum = tensor_product_of<T, Form>(w.shared, s, operands, records + at * record_bytes);
       }
@@ -169,25 +170,14 @@ __device__ __forceinline__ void linear(W& w, DecodeStep const& step) {
     }
   }
   if (s.inverse_out_scale != 0.0f) {
-    multiply_rows<T, 4, kIntegers, kBytes>(w, s, target, first, count, added);
+    multiply_rows<T, 4, kInt8Both, kBytes>(w, s, target, first, count, added);
   } else if (s.integers && s.rows == 2) {
-    multiply_rows<T, 2, kIntegers, kPairs>(w, s, target, first, count, added);
+    multiply_rows<T, 2, kInt8Both, kPairs>(w, s, target, first, count, added);
   } else if (s.integers) {
-    multiply_rows<T, 4, kIntegers, kPairs>(w, s, target, first, count, added);
-  }
-#ifdef TRY_INT8
-  else {
+    multiply_rows<T, 4, kInt8Both, kPairs>(w, s, target, first, count, added);
+  } else {
     multiply_rows<T, 0, kInt8Only, kPairs>(w, s, target, first, count, added);
   }
-#else
-  else if (s.rows == 8) {
-    multiply_rows<T, 8, kFloats, kPairs>(w, s, target, first, count, added);
-  } else if (s.rows == 4) {
-    multiply_rows<T, 4, kFloats, kPairs>(w, s, target, first, count, added);
-  } else {
-    multiply_rows<T, 2, kFloats, kPairs>(w, s, target, first, count, added);
-  }
-#endif
 }
 
 }  // namespace tripy

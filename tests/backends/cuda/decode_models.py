@@ -36,7 +36,7 @@ LARGEST = {tp.int8: 127, tp.int4: 7, tp.float8: 448}
 GPT = Sizes(classes=501)
 OTHERS = {
     "many blocks": Sizes(layers=1, classes=40, blocks=20),  # Groups of fewer rows.
-    "many blocks, only weights": Sizes(static=False, layers=1, blocks=20),
+    "many blocks, only weights": Sizes(static=False, layers=1, blocks=25),
     "only weights are int8": Sizes(static=False, classes=71),
     "only weights, bfloat16, wide": Sizes(
         heads=20, groups=4, static=False, dtype=tp.bfloat16, layers=1

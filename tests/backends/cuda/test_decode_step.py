@@ -22,19 +22,16 @@ from tripy.backends.torch.kernels.cuda import decode_limits, native_decode
 
 
 @given(
-    kind=st.sampled_from(list(native_decode.WEIGHTS)), outputs=st.integers(1, 60000),
-    size=st.integers(1, 512), scales=st.integers(0, 10), integers=st.booleans(),
-    rounded=st.booleans(), blocks=st.integers(1, 140),
+    outputs=st.integers(1, 60000), size=st.integers(1, 512), scales=st.integers(0, 10),
+    integers=st.booleans(), rounded=st.booleans(), blocks=st.integers(1, 140),
 )  # fmt: skip
-def test_stages_fit_the_ring(kind, outputs, size, scales, integers, rounded, blocks):
-    row_bytes, integers = 16 * size, integers or rounded
-    record = 8 + (8 * scales if kind == "int4" else 0)
+def test_stages_fit_the_ring(outputs, size, scales, integers, rounded, blocks):
+    row_bytes, record = 16 * size, 8 + 8 * scales
     if decode_limits.fits(decode_limits.unit_rows(rounded), row_bytes, record):
         rows, groups, each, stage = decode_limits.split_of(
-            kind, outputs, row_bytes, record, integers, rounded, blocks
+            outputs, row_bytes, record, integers, rounded, blocks
         )
-        assert rows in ((4, 8) if rounded else (2, 4, 8))
-        assert rows < 8 or not integers or kind != "int8"
+        assert rows in ((4, 8) if rounded else (2, 4, 8)) and not (rows == 8 and integers)
         assert rows * groups >= outputs and each * blocks >= groups and 1 <= stage <= each
         assert stage * rows * (row_bytes + record) <= native_decode.RING_BYTES
 
@@ -124,13 +121,12 @@ def check(sizes, positions, device, monkeypatch):
             for mine, cache in zip(written, caches, strict=True):
                 mine.copy_(cache)
             got, got_caches = fast(x, where, [tp.Tensor(cache) for cache in written])
-        found = got.torch().float()
+        found, float8 = got.torch().float(), sizes.weights is tp.float8
         if sizes.static:
             # A value at a rounding's edge may fall the other way, by one step of an int8 or float8
             # input. (The layers' own kernels, one by one, are as far from eager: 0.012 a block in
             # int8. float8's steps are up to 1/8 of a value; eager is 0.026 a block from float32.)
-            most = 0.03 if sizes.weights is tp.float8 else 0.02
-            assert distance(found, expected) < most * sizes.layers
+            assert distance(found, expected) < (0.03 if float8 else 0.02) * sizes.layers
         else:
             # There are roundings to the activations' type only. Eager has more of them: on a GPU,
             # those of its attention in bfloat16 come to six steps.
@@ -139,7 +135,8 @@ def check(sizes, positions, device, monkeypatch):
             assert distance(found, exact) < 4 * step * sizes.layers
         for before, mine, other in zip(caches, got_caches, expected_caches, strict=True):
             wanted = other.eval().torch().float()
-            assert (mine.torch().float() - wanted).abs().max() < 0.02 * wanted.abs().max()
+            furthest = (mine.torch().float() - wanted).abs().max()
+            assert furthest < (0.04 if float8 else 0.02) * wanted.abs().max()
             changed = (mine.torch() != before).any(-1)[0]
             assert changed.nonzero()[:, 1].unique().tolist() == [position]
 

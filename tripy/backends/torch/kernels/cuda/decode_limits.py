@@ -38,8 +38,7 @@ def why_not_linear(kernel: GpuLinear, node: Node) -> Optional[str]:
         return "the result is rounded, and the input not, or to another type"
     (outputs, size), row_bytes = weight.shape, weight.data.shape[1]
     rows = unit_rows(rounded)
-    integers = kernel.static and weight.kind == "int8"
-    most = native.INPUT_BYTES // (1 if integers else 2)
+    most = native.INPUT_BYTES // (1 if has_integers(kernel) else 2)
     if kernel.norm is not None:
         most = min(most, native.MOST_NORMALIZED)
     if size % 8 or size > most:
@@ -64,6 +63,11 @@ def why_not_attention(node: Node) -> Optional[str]:
     return None
 
 
+def has_integers(kernel: GpuLinear) -> bool:
+    """Whether inputs are int8 too."""
+    return kernel.static and kernel.weight.kind == "int8"
+
+
 def unit_rows(rounded: bool) -> int:
     """Rows of a weight whose results are one unit of the exchange."""
     return 4 if rounded else 2
@@ -85,33 +89,27 @@ class Split(NamedTuple):
 
 def split(kernel: GpuLinear, blocks: int) -> Split:
     """How a layer's weight is shared out to the blocks of a launch."""
-    integers, rounded = kernel.static, kernel.out_scale is not None
-    return split_of(
-        kernel.weight.kind, kernel.weight.shape[0], kernel.weight.data.shape[1],
-        decode_weights.record_bytes(kernel), integers, rounded, blocks,
-    )  # fmt: skip
+    (outputs, _), row_bytes = kernel.weight.shape, kernel.weight.data.shape[1]
+    integers, rounded = has_integers(kernel), kernel.out_scale is not None
+    record = decode_weights.record_bytes(kernel)
+    return split_of(outputs, row_bytes, record, integers, rounded, blocks)
 
 
 def split_of(
-    kind: str, outputs: int, row_bytes: int, record: int, integers: bool, rounded: bool,
-    blocks: int,
-) -> Split:  # fmt: skip
+    outputs: int, row_bytes: int, record: int, integers: bool, rounded: bool, blocks: int
+) -> Split:
     """The same by sizes.
 
-    int8: larger groups read less of the input for each row, and keep fewer warps busy: they are for
-    layers with enough rows. Those of eight are for tensor cores, on inputs that are not int8.
-
-    The others: each row of a group costs the same, and each group as much as some rows more.
+    With int8 inputs, larger groups read less of them for each row, and keep fewer warps busy: they
+    are for layers with enough rows. By tensor cores each row of a group costs the same, and each
+    group as much as some rows more.
     """
     rows = unit_rows(rounded)
-    if kind == "int8":
-        if -(-outputs // (rows * blocks)) > native.WARPS and fits(4, row_bytes, record):
-            rows = 4
-        if not integers and outputs > 2 * 8 * blocks and fits(8, row_bytes, record):
-            rows = 8
-    else:
-        choices = (n for n in (2, 4, 8) if n >= rows and fits(n, row_bytes, record))
+    if not integers:
+        choices = [n for n in (2, 4, 8) if n >= rows and fits(n, row_bytes, record)]
         rows = min(choices, key=lambda n: _rounds(outputs, n, blocks) * (n + _ROWS_OF_A_GROUP))
+    elif -(-outputs // (rows * blocks)) > native.WARPS and fits(4, row_bytes, record):
+        rows = 4
     groups = -(-outputs // rows)
     each = -(-groups // blocks)
     return Split(rows, groups, each, stage_groups(each, group_bytes(rows, row_bytes, record)))
