@@ -55,12 +55,12 @@ __device__ __forceinline__ void read_tensor(
 }
 
 // A quad of what `active` chunks of an attention came to, up to `AtOnce` of them in flight.
-template <class T, int AtOnce>
+template <class T, int AtOnce, class W>
 __device__ __forceinline__ void combine(
-    Worker& w, DecodeStep const& s, int quad, int active, float (&x)[4]) {
-  int bits = s.width == 64 ? 6 : s.width == 32 ? 5 : 7, head = 4 * quad >> bits;
-  int stride = s.width / 2 + 2, column = 4 * quad - (head << bits);
-  int at = s.in + head * s.chunks * stride;
+    W& w, DecodeStep const& s, int quad, int active, float (&x)[4]) {
+  constexpr int kWidth = W::kWidth, kStride = kWidth / 2 + 2;
+  int head = 4 * quad / kWidth, column = 4 * quad % kWidth;
+  int at = s.in + head * s.chunks * kStride;
   float top = kLeastScore, total = 0.0f, sums[4] = {};
 #pragma unroll 1
   for (int begin = 0; begin < active; begin += AtOnce) {
@@ -71,9 +71,9 @@ __device__ __forceinline__ void combine(
       missing = false;
 #pragma unroll
       for (int i = 0; i < AtOnce; i++) {
-        int from = at + min(begin + i, active - 1) * stride;
+        int from = at + min(begin + i, active - 1) * kStride;
         missing |= !w.exchange.try_two(from + column / 2, values[i]);
-        missing |= !w.exchange.try_two(from + s.width / 2, states[i]);
+        missing |= !w.exchange.try_two(from + kWidth / 2, states[i]);
       }
       Exchange::give_up(tries);
     }
@@ -301,16 +301,10 @@ __device__ __forceinline__ void read_input(W& w, DecodeStep const& s) {
     read_bytes(w, s);
   } else if (s.source == kFromParts) {
     read_parts<T>(w, s);
-  } else if (s.norm == kNoNorm && s.k <= 4 * kWorkers) {
-    read_pairs<T, 1>(w, s);
   } else if (s.norm == kNoNorm) {
     read_pairs<T, 4>(w, s);
-  } else if (s.k <= 4 * kWorkers) {
-    read_normalized<T, 1>(w, s);
-  } else if (s.k <= 8 * kWorkers) {
-    read_normalized<T, 2>(w, s);
   } else {
-    read_normalized<T, (kMostNormalized / 4 + kWorkers - 1) / kWorkers>(w, s);
+    read_normalized<T, W::kQuads>(w, s);
   }
 }
 

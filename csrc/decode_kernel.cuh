@@ -29,8 +29,8 @@ template <class T, int Weights>
 __device__ __forceinline__ void stream_weights(DecodeLaunch const& launch, Shared& shared) {
   // Weights are read once a launch: parameters and caches stay in the L2 cache.
   uint64_t once = evict_first_policy();
-  Ring<kRingStages> ring;
-  int lane = threadIdx.x % 32;
+  WeightRing ring, arriving;
+  int issued = 0, lane = threadIdx.x % 32;
 #pragma unroll 1
   for (int base = 0; base < launch.count; base += 32) {
     // Each lane looks at one step, so that the table's latency is paid once for 32.
@@ -67,11 +67,17 @@ __device__ __forceinline__ void stream_weights(DecodeLaunch const& launch, Share
       int end = __shfl_sync(kAll, rows, i), each = __shfl_sync(kAll, stage_rows, i);
       int bytes = __shfl_sync(kAll, row_bytes, i);
 #pragma unroll 1
-      for (int at = 0; at < end; at += each, ring.next()) {
+      for (int at = 0; at < end; at += each, ring.next(launch)) {
         barrier_wait(shared_address(&shared.empty[ring.stage]), ring.phase ^ 1);
+        // More on their way would come no sooner, and what other warps wait for would come later:
+        // requests for memory queue.
+        if (issued++ >= launch.in_flight) {
+          arriving.wait_full(shared);
+          arriving.next(launch);
+        }
         if (lane == 0) {
           uint32_t full = shared_address(&shared.full[ring.stage]);
-          uint32_t to = shared_address(shared.ring[ring.stage]);
+          uint32_t to = shared_address(ring.bytes(launch, shared));
           int count = min(each, end - at), own = count * bytes;
           int others = (count + 1) / 2 * 2 * record;
           barrier_expect_bytes(full, own + others);
@@ -84,14 +90,14 @@ __device__ __forceinline__ void stream_weights(DecodeLaunch const& launch, Share
   }
 }
 
-template <class T, int Weights>
+template <class T, class W>
 __device__ __forceinline__ void work(DecodeLaunch const& launch, Shared& shared) {
   constexpr int kWords = sizeof(DecodeStep) / 4;
   static_assert(kWords <= kWorkers);
   auto all = static_cast<uint2*>(launch.exchange);
   auto own = all + int64_t{blockIdx.x % kCopies} * launch.copy_units;
   auto exchange = Exchange{own, all, launch.copy_units, launch.launches[blockIdx.x] + 1};
-  WorkerOf<Weights> worker = {{launch, shared, exchange, {}, {}}};
+  W worker = {{launch, shared, exchange, {}, {}}};
   auto table = reinterpret_cast<uint32_t const*>(launch.steps);
   int word = threadIdx.x;
   if (word < kWords) {
@@ -120,15 +126,15 @@ __device__ __forceinline__ void work(DecodeLaunch const& launch, Shared& shared)
   }
 }
 
-template <class T, int Weights>
+template <class T, int Weights, int Width, int Quads>
 __global__ void __launch_bounds__(kStepThreads, 1)
     decode_step(const __grid_constant__ DecodeLaunch launch) {
 #ifdef TRIPY_HAS_HOPPER
   auto& shared = *static_cast<Shared*>(dynamic_shared());
   if (threadIdx.x == 0) {
-    for (int i = 0; i < kRingStages; i++) {
+    for (int i = 0; i < kMostStages; i++) {
       barrier_init(shared_address(&shared.full[i]), 1);
-      barrier_init(shared_address(&shared.empty[i]), kWarps);
+      barrier_init(shared_address(&shared.empty[i]), kWorkers);
     }
     barrier_init_fence();
     for (auto& sums : shared.sums) {
@@ -142,7 +148,7 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   if (threadIdx.x >= kWorkers) {
     stream_weights<T, Weights>(launch, shared);
   } else {
-    work<T, Weights>(launch, shared);
+    work<T, WorkerOf<Weights, Width, Quads>>(launch, shared);
   }
 #endif
 }

@@ -103,7 +103,7 @@ __device__ __forceinline__ void multiply_rows(
   int row = (first + own) * rows_each + (lane & (rows_each - 1));
 #pragma unroll 1
   for (int begin = 0;;) {
-    uint8_t const* rows = w.shared.ring[w.ring.stage];
+    uint8_t const* rows = w.ring.bytes(w.launch, w.shared);
     uint8_t const* records = rows + s.stage_groups * rows_each * s.row_bytes;
 #pragma unroll 1
     for (; own < min(begin + s.stage_groups, count); own += kWarps, row += kWarps * rows_each) {
@@ -123,17 +123,16 @@ __device__ __forceinline__ void multiply_rows(
         added = residual_now<T>(w, s, row + kWarps * rows_each);
       }
     }
-    __syncwarp();
-    if (lane == 0) {
-      barrier_arrive(shared_address(&w.shared.empty[w.ring.stage]));
-    }
-    w.ring.next();
+    // All lanes, which takes no longer than one for its warp: compute-sanitizer's racecheck then
+    // sees that none reads the stage any more.
+    barrier_arrive(shared_address(&w.shared.empty[w.ring.stage]));
+    w.ring.next(w.launch);
     begin += s.stage_groups;
     if (begin >= count) {
       return;
     }
     // Warps without a group in this stage wait too: none arrives twice before all arrived once.
-    barrier_wait(shared_address(&w.shared.full[w.ring.stage]), w.ring.phase);
+    w.ring.wait_full(w.shared);
   }
 }
 
@@ -149,7 +148,7 @@ __device__ __forceinline__ void linear(W& w, DecodeStep const& step) {
   Target<T> target = target_of<T>(w, s);
   int own = threadIdx.x / 32, row = (first + own) * s.rows + (threadIdx.x & (s.rows - 1));
   float added = own < count ? residual_now<T>(w, s, row) : 0.0f;
-  barrier_wait(shared_address(&w.shared.full[w.ring.stage]), w.ring.phase);
+  w.ring.wait_full(w.shared);
   read_input<T>(w, s);
   Worker::sync();
   if constexpr (W::kWeights == kFloat8Weights) {

@@ -55,7 +55,11 @@ struct DecodeLaunch {
   void* exchange;      // Units with the number of the launch that wrote them; zeros at first.
   unsigned* launches;  // [blocks]: how many there have been; zeros at first.
   int count, type, blocks;
-  int weights;         // enum StepWeights: of the steps whose weights are not int8
+  // Which kernel: enum StepWeights of the steps whose weights are not int8, the size of a head, and
+  // how many times four columns of a normalized input a thread may have (1, 2 or kMostQuads).
+  int weights, width, quads;
+  int stage_bytes, stages;  // Of the ring; a multiple of 128.
+  int in_flight;            // Stages that are on their way at once.
   int copy_units;      // Units of each of the exchange's copies.
   void* tensors[kMostTensors];
 };

@@ -1,25 +1,22 @@
 // The kernel of csrc/decode_step.cu on a CPU.
 #include "decode_kernel.cuh"
+#include "decode_launch.cuh"
 
 namespace {
 
-template <class T, int Weights>
+template <class T, int Weights, int Width, int Quads>
 void kernel(void* launch) {
-  tripy::decode_step<T, Weights>(*static_cast<DecodeLaunch*>(launch));
-}
-
-template <class T>
-auto kernel_for(int weights) {
-  return weights == kFloat8Weights ? kernel<T, kFloat8Weights>
-         : weights == kInt4Weights ? kernel<T, kInt4Weights>
-                                   : kernel<T, kInt8Weights>;
+  tripy::decode_step<T, Weights, Width, Quads>(*static_cast<DecodeLaunch*>(launch));
 }
 
 }  // namespace
 
 extern "C" char const* run_decode_step(DecodeLaunch* launch, uint64_t seed) {
-  auto entry = launch->type == kTypeFloat16 ? kernel_for<__half>(launch->weights)
-                                            : kernel_for<__nv_bfloat16>(launch->weights);
+  auto entry = tripy::with_types(*launch, [&](auto type, auto weights) {
+    return tripy::with_sizes(*launch, [=](auto width, auto quads) {
+      return &kernel<decltype(type), decltype(weights)::value, width, quads>;
+    });
+  });
   return emulator::run(
       entry, launch, launch->blocks, tripy::kStepThreads, sizeof(tripy::Shared), seed);
 }

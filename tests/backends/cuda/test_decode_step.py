@@ -28,12 +28,17 @@ from tripy.backends.torch.kernels.cuda import decode_limits, native_decode
 def test_stages_fit_the_ring(outputs, size, scales, integers, rounded, blocks):
     row_bytes, record = 16 * size, 8 + 8 * scales
     if decode_limits.fits(decode_limits.unit_rows(rounded), row_bytes, record):
-        rows, groups, each, stage = decode_limits.split_of(
+        rows, groups, each = decode_limits.split_of(
             outputs, row_bytes, record, integers, rounded, blocks
         )
         assert rows in ((4, 8) if rounded else (2, 4, 8)) and not (rows == 8 and integers)
-        assert rows * groups >= outputs and each * blocks >= groups and 1 <= stage <= each
-        assert stage * rows * (row_bytes + record) <= native_decode.RING_BYTES
+        assert rows * groups >= outputs and each * blocks >= groups
+        group = rows * (row_bytes + record)
+        size, stages, in_flight = decode_limits.stages(group, each * group)
+        assert size % 128 == 0 and 1 <= in_flight < stages <= native_decode.MOST_STAGES
+        assert size * stages <= native_decode.RING_BYTES
+        stage = decode_limits.stage_groups(each, group, size)
+        assert 1 <= stage <= each and stage * group <= size
 
 
 @pytest.mark.parametrize("sizes", [GPT, *OTHERS.values()], ids=["GPT", *OTHERS])

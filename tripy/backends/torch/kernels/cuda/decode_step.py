@@ -56,6 +56,8 @@ class Run:
         self._results: list[tuple[Value, torch.dtype]] = []
         self._exchanged = 0
         self._weights = native.WEIGHTS["int8"]  # Of steps whose weights are not int8.
+        self._width, self._quads = 0, 1
+        self._settings: Optional[native.Settings] = None
         self._held: list[T] = []
         self._spaces: dict[int, native.Exchange] = {}
         self._spare: list[native.Exchange] = []
@@ -141,6 +143,7 @@ class Run:
             step |= {"norm": native.NORMS[kernel.norm.kind], "eps": kernel.norm.eps}
             step["norm_weight"] = self._hold(kernel.norm.weight)
             step["norm_bias"] = self._hold(kernel.norm.bias)
+            self._quads = max(self._quads, limits.quads(size))
         if residual is not None:
             added = self._place(residual)
             name = "residual_tensor" if added.source == native.FROM_TENSOR else "residual"
@@ -178,8 +181,11 @@ class Run:
             return False
         if place.source != native.FROM_PAIRS or self.makes(position) or self.makes(lengths):
             return False
-        self.nodes.append(node)
         _, pairs, capacity, width = cast(tuple[int, ...], cache.shape)
+        if self._width not in (0, width):
+            return False
+        self._width = width
+        self.nodes.append(node)
         count = cast(int, heads.shape[1]) - pairs
         chunk = limits.keys_of_chunk(width)
         chunks = -(-capacity // chunk)
@@ -231,9 +237,23 @@ class Run:
         for step in self.steps:
             if step["out"] not in read:
                 step["out"] = -1  # It is a tensor only.
+        self._settings = self._cut_ring()
         self._table = native.table([native.DecodeStep(**s) for s in self.steps], self.where)
         self._spare.append(native.Exchange(self._exchanged, self.where))
         return True
+
+    def _cut_ring(self) -> native.Settings:
+        """Says of each layer how many groups a stage of the ring has."""
+        layers = [step for step in self.steps if step["kind"] == native.LINEAR]
+        each = [step["row_bytes"] + step["record_bytes"] for step in layers]
+        moved = sum(step["groups_each"] * step["rows"] * n for step, n in zip(layers, each))
+        groups = [step["rows"] * n for step, n in zip(layers, each)]
+        stages = limits.stages(max(groups), moved / len(layers))
+        for step, group in zip(layers, groups):
+            step["stage_groups"] = limits.stage_groups(
+                step["groups_each"], group, stages.stage_bytes
+            )
+        return native.Settings(self._weights, self._width or 64, self._quads, *stages)
 
     def row(self) -> ReportRow:
         """For the report."""
@@ -263,8 +283,8 @@ class Run:
         return self._spaces[stream]
 
     def _launch(self, space: native.Exchange, tensors: Sequence[T]) -> native.DecodeLaunch:
-        assert self._table is not None
-        return native.launch_of(self._table, len(self.steps), self._weights, space, tensors)
+        assert self._table is not None and self._settings is not None
+        return native.launch_of(self._table, len(self.steps), self._settings, space, tensors)
 
     def __call__(self, *inputs: T) -> tuple[T, ...]:
         data = dict(zip(self.reads, map(_usable, inputs)))
