@@ -34,8 +34,13 @@ __device__ __forceinline__ void store_float8_quad(
   reinterpret_cast<uint2*>(w.shared.input)[quad] = {pairs[0], pairs[1]};
 }
 
-// Eight neighbours that have been rounded.
-__device__ __forceinline__ void store_float8_bytes(Worker& w, int eight, uint2 bytes) {
+// Eight neighbours that have been rounded, to float8 or int8.
+template <class W>
+__device__ __forceinline__ void store_bytes(W& w, DecodeStep const& s, int eight, uint2 bytes) {
+  if (W::kWeights != kFloat8Weights || !s.float8) {
+    reinterpret_cast<uint2*>(w.shared.input)[eight] = bytes;
+    return;
+  }
   uint32_t low[2], high[2];
   from_float8(__half(), bytes.x, low);
   from_float8(__half(), bytes.y, high);

@@ -277,19 +277,9 @@ __device__ __forceinline__ void read_bytes(W& w, DecodeStep const& s) {
       missing |= second && !w.exchange.try_two(s.in + 2 * (begin + kWorkers), high);
       Exchange::give_up(tries);
     }
-    if constexpr (W::kWeights == kFloat8Weights) {
-      if (s.float8) {
-        store_float8_bytes(w, begin, low);
-        if (second) {
-          store_float8_bytes(w, begin + kWorkers, high);
-        }
-        continue;
-      }
-    }
-    auto input = reinterpret_cast<uint2*>(w.shared.input);
-    input[begin] = low;
+    store_bytes(w, s, begin, low);
     if (second) {
-      input[begin + kWorkers] = high;
+      store_bytes(w, s, begin + kWorkers, high);
     }
   }
 }

@@ -21,7 +21,8 @@ struct DecodeStep {
   int integers;              // Whether the input is int8 too, or gets so here.
   int float8;                // Whether it is float8, or gets so here.
   int k, n, row_bytes;       // row_bytes: of the weight, a multiple of 16
-  int rows;                  // of a group, which a warp multiplies at once: 2, 4, or 8 of floats
+  int rows;                  // of a group, which a warp multiplies at once: 2, 4 or, unless weights
+                             // and inputs are int8, 8
   int row_groups;            // all of them
   int groups_each;           // those that a block has
   int stage_groups;          // groups of a stage of the ring

@@ -3,7 +3,6 @@
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cuda_fp8.h>
 
 #include "hopper.cuh"
 
@@ -48,6 +47,18 @@ __device__ __forceinline__ void multiply(
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Four float8 as pairs.
+__device__ __forceinline__ void from_float8(__half, uint32_t w, uint32_t (&pairs)[2]) {
+  asm("{\n"
+      ".reg .b16 low, high;\n"
+      "mov.b32 {low, high}, %2;\n"
+      "cvt.rn.f16x2.e4m3x2 %0, low;\n"
+      "cvt.rn.f16x2.e4m3x2 %1, high;\n"
+      "}"
+      : "=r"(pairs[0]), "=r"(pairs[1])
+      : "r"(w));
+}
+
 #endif
 
 // Four int8 as pairs of float16. With an exponent of 1024 the low bits of a float16 are the
@@ -84,15 +95,6 @@ __device__ __forceinline__ void from_int4(__half type, uint32_t w, uint32_t (&pa
 __device__ __forceinline__ void from_int4(__nv_bfloat16 type, uint32_t w, uint32_t (&pairs)[2]) {
   pairs[0] = subtract(type, __byte_perm(w, 0x43434343, 0x4140), 0x43084308);
   pairs[1] = subtract(type, __byte_perm(w, 0x43434343, 0x4342), 0x43084308);
-}
-
-__device__ __forceinline__ void from_float8(__half, uint32_t w, uint32_t (&pairs)[2]) {
-#pragma unroll
-  for (int i = 0; i < 2; i++) {
-    auto two = __nv_fp8x2_storage_t(w >> 16 * i);
-    auto pair = __nv_cvt_fp8x2_to_halfraw2(two, __NV_E4M3);
-    pairs[i] = reinterpret_cast<uint32_t const&>(pair);
-  }
 }
 
 __device__ __forceinline__ void from_float8(__nv_bfloat16, uint32_t w, uint32_t (&pairs)[2]) {

@@ -2,7 +2,8 @@
 
 A run is a sequence of quantized linear layers and one-token attentions, with the reshapes and the
 roundings between them, on one row in float16 or bfloat16. Weights are int8, or int8 and one other
-type. What lies between its first and its last layer never becomes a tensor. See ``csrc/decode_step.cuh`` for why, and for the kernel.
+type. What lies between its first and its last layer never becomes a tensor. See
+``csrc/decode_step.cuh`` for why, and for the kernel.
 """
 
 from __future__ import annotations
