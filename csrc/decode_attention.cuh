@@ -229,8 +229,8 @@ __device__ __forceinline__ void attend(
   add_warps<T, Width>(w, s.out + (head * s.chunks + chunk) * (Width / 2 + 2));
 }
 
-template <class T>
-__device__ __forceinline__ void attention(Worker& w, DecodeStep const& step) {
+template <class T, class W>
+__device__ __forceinline__ void attention(W& w, DecodeStep const& step) {
   DecodeStep const s = step;
   int units = s.heads * s.chunks;
   if (int(blockIdx.x) >= units) {
@@ -250,13 +250,7 @@ __device__ __forceinline__ void attention(Worker& w, DecodeStep const& step) {
     if (unit != int(blockIdx.x)) {
       Worker::sync();  // The unit before this one has read what is shared.
     }
-    if (s.width == 64) {
-      attend<T, 64>(w, s, head, chunk, length, position);
-    } else if (s.width == 32) {
-      attend<T, 32>(w, s, head, chunk, length, position);
-    } else {
-      attend<T, 128>(w, s, head, chunk, length, position);
-    }
+    attend<T, W::kWidth>(w, s, head, chunk, length, position);
   }
 }
 

@@ -4,7 +4,7 @@
 // quads apart.
 #pragma once
 
-#include "decode_step.cuh"
+#include "decode_float8.cuh"
 
 namespace tripy {
 
@@ -55,12 +55,12 @@ __device__ __forceinline__ void read_tensor(
 }
 
 // A quad of what `active` chunks of an attention came to, up to `AtOnce` of them in flight.
-template <class T, int AtOnce>
+template <class T, int AtOnce, class W>
 __device__ __forceinline__ void combine(
-    Worker& w, DecodeStep const& s, int quad, int active, float (&x)[4]) {
-  int bits = s.width == 64 ? 6 : s.width == 32 ? 5 : 7, head = 4 * quad >> bits;
-  int stride = s.width / 2 + 2, column = 4 * quad - (head << bits);
-  int at = s.in + head * s.chunks * stride;
+    W& w, DecodeStep const& s, int quad, int active, float (&x)[4]) {
+  constexpr int kWidth = W::kWidth, kStride = kWidth / 2 + 2;
+  int head = 4 * quad / kWidth, column = 4 * quad % kWidth;
+  int at = s.in + head * s.chunks * kStride;
   float top = kLeastScore, total = 0.0f, sums[4] = {};
 #pragma unroll 1
   for (int begin = 0; begin < active; begin += AtOnce) {
@@ -71,9 +71,9 @@ __device__ __forceinline__ void combine(
       missing = false;
 #pragma unroll
       for (int i = 0; i < AtOnce; i++) {
-        int from = at + min(begin + i, active - 1) * stride;
+        int from = at + min(begin + i, active - 1) * kStride;
         missing |= !w.exchange.try_two(from + column / 2, values[i]);
-        missing |= !w.exchange.try_two(from + s.width / 2, states[i]);
+        missing |= !w.exchange.try_two(from + kWidth / 2, states[i]);
       }
       Exchange::give_up(tries);
     }
@@ -157,9 +157,15 @@ __device__ __forceinline__ float2 statistics(
   return {mean, rsqrtf(variance + s.eps)};
 }
 
-template <class T>
+template <class T, class W>
 __device__ __forceinline__ void store_quad(
-    Worker& w, DecodeStep const& s, int quad, float const (&x)[4]) {
+    W& w, DecodeStep const& s, int quad, float const (&x)[4]) {
+  if constexpr (W::kWeights == kFloat8Weights) {
+    if (s.float8) {
+      store_float8_quad(w, s, quad, x);
+      return;
+    }
+  }
   if (!s.integers) {
     auto input = reinterpret_cast<uint2*>(w.shared.input);
     input[quad] = {unit_of<T>(x[0], x[1]), unit_of<T>(x[2], x[3])};
@@ -174,8 +180,8 @@ __device__ __forceinline__ void store_quad(
       make_char4(char(own[0]), char(own[1]), char(own[2]), char(own[3]));
 }
 
-template <class T, int Quads>
-__device__ __forceinline__ void read_normalized(Worker& w, DecodeStep const& s) {
+template <class T, int Quads, class W>
+__device__ __forceinline__ void read_normalized(W& w, DecodeStep const& s) {
   if (4 * (int(threadIdx.x) / 32 * 32) >= s.k) {  // Issue slots are for warps that have columns.
     w.shared.sums[threadIdx.x / 32] = {0.0f, 0.0f};
     Worker::sync();
@@ -226,8 +232,8 @@ __device__ __forceinline__ void read_normalized(Worker& w, DecodeStep const& s) 
 }
 
 // An input without normalization.
-template <class T, int Quads>
-__device__ __forceinline__ void read_pairs(Worker& w, DecodeStep const& s) {
+template <class T, int Quads, class W>
+__device__ __forceinline__ void read_pairs(W& w, DecodeStep const& s) {
   Columns<Quads> x;
   float first;
 #pragma unroll 1
@@ -242,8 +248,8 @@ __device__ __forceinline__ void read_pairs(Worker& w, DecodeStep const& s) {
   }
 }
 
-template <class T>
-__device__ __forceinline__ void read_parts(Worker& w, DecodeStep const& s) {
+template <class T, class W>
+__device__ __forceinline__ void read_parts(W& w, DecodeStep const& s) {
   find_place(w, s.position, s.lengths);
   int active = min(s.chunks, max(1, quotient(w.place.length + s.chunk - 1, s.inverse_chunk)));
 #pragma unroll 1
@@ -259,7 +265,8 @@ __device__ __forceinline__ void read_parts(Worker& w, DecodeStep const& s) {
 }
 
 // Eight columns at a time, of which two are in flight.
-__device__ __forceinline__ void read_bytes(Worker& w, DecodeStep const& s) {
+template <class W>
+__device__ __forceinline__ void read_bytes(W& w, DecodeStep const& s) {
 #pragma unroll 1
   for (int begin = threadIdx.x; 8 * begin < s.k; begin += 2 * kWorkers) {
     bool second = 8 * (begin + kWorkers) < s.k, missing = true;
@@ -270,31 +277,24 @@ __device__ __forceinline__ void read_bytes(Worker& w, DecodeStep const& s) {
       missing |= second && !w.exchange.try_two(s.in + 2 * (begin + kWorkers), high);
       Exchange::give_up(tries);
     }
-    auto input = reinterpret_cast<uint2*>(w.shared.input);
-    input[begin] = low;
+    store_bytes(w, s, begin, low);
     if (second) {
-      input[begin + kWorkers] = high;
+      store_bytes(w, s, begin + kWorkers, high);
     }
   }
 }
 
 // After this and a barrier the input is there.
-template <class T>
-__device__ __forceinline__ void read_input(Worker& w, DecodeStep const& s) {
+template <class T, class W>
+__device__ __forceinline__ void read_input(W& w, DecodeStep const& s) {
   if (s.source == kFromBytes) {
     read_bytes(w, s);
   } else if (s.source == kFromParts) {
     read_parts<T>(w, s);
-  } else if (s.norm == kNoNorm && s.k <= 4 * kWorkers) {
-    read_pairs<T, 1>(w, s);
   } else if (s.norm == kNoNorm) {
     read_pairs<T, 4>(w, s);
-  } else if (s.k <= 4 * kWorkers) {
-    read_normalized<T, 1>(w, s);
-  } else if (s.k <= 8 * kWorkers) {
-    read_normalized<T, 2>(w, s);
   } else {
-    read_normalized<T, (kMostNormalized / 4 + kWorkers - 1) / kWorkers>(w, s);
+    read_normalized<T, W::kQuads>(w, s);
   }
 }
 

@@ -25,17 +25,18 @@ __device__ __forceinline__ void prefetch_cache(DecodeLaunch const& launch, Decod
 }
 
 // One warp: the block's rows of all weights, in the order in which they are needed.
-template <class T>
+template <class T, int Weights>
 __device__ __forceinline__ void stream_weights(DecodeLaunch const& launch, Shared& shared) {
   // Weights are read once a launch: parameters and caches stay in the L2 cache.
   uint64_t once = evict_first_policy();
-  Ring<kRingStages> ring;
-  int lane = threadIdx.x % 32;
+  WeightRing ring, arriving;
+  int issued = 0, lane = threadIdx.x % 32;
 #pragma unroll 1
   for (int base = 0; base < launch.count; base += 32) {
     // Each lane looks at one step, so that the table's latency is paid once for 32.
     unsigned long long weight = 0, parameters = 0;
     int rows = 0, stage_rows = 0, row_bytes = 0, kind = kStepLinear;
+    int record_bytes = kRecordBytes;
     if (base + lane < launch.count) {
       DecodeStep const& s = launch.steps[base + lane];
       kind = s.kind;
@@ -45,7 +46,9 @@ __device__ __forceinline__ void stream_weights(DecodeLaunch const& launch, Share
         stage_rows = s.stage_groups * s.rows;
         row_bytes = s.row_bytes;
         weight = reinterpret_cast<unsigned long long>(s.weight + int64_t{first} * row_bytes);
-        parameters = reinterpret_cast<unsigned long long>(s.parameters + 2 * first);
+        record_bytes = Weights == kInt4Weights ? s.record_bytes : kRecordBytes;
+        auto records = static_cast<uint8_t const*>(s.parameters) + int64_t{first} * record_bytes;
+        parameters = reinterpret_cast<unsigned long long>(records);
       }
     }
 #pragma unroll 1
@@ -59,19 +62,27 @@ __device__ __forceinline__ void stream_weights(DecodeLaunch const& launch, Share
         continue;
       }
       auto data = reinterpret_cast<uint8_t const*>(__shfl_sync(kAll, weight, i));
-      auto scales = reinterpret_cast<float2 const*>(__shfl_sync(kAll, parameters, i));
+      auto records = reinterpret_cast<uint8_t const*>(__shfl_sync(kAll, parameters, i));
+      int record = Weights == kInt4Weights ? __shfl_sync(kAll, record_bytes, i) : kRecordBytes;
       int end = __shfl_sync(kAll, rows, i), each = __shfl_sync(kAll, stage_rows, i);
       int bytes = __shfl_sync(kAll, row_bytes, i);
 #pragma unroll 1
-      for (int at = 0; at < end; at += each, ring.next()) {
+      for (int at = 0; at < end; at += each, ring.next(launch)) {
         barrier_wait(shared_address(&shared.empty[ring.stage]), ring.phase ^ 1);
+        // More on their way would come no sooner, and what other warps wait for would come later:
+        // requests for memory queue.
+        if (issued++ >= launch.in_flight) {
+          arriving.wait_full(shared);
+          arriving.next(launch);
+        }
         if (lane == 0) {
           uint32_t full = shared_address(&shared.full[ring.stage]);
-          uint32_t to = shared_address(shared.ring[ring.stage]);
-          int count = min(each, end - at), own = count * bytes, others = (count + 1) / 2 * 16;
+          uint32_t to = shared_address(ring.bytes(launch, shared));
+          int count = min(each, end - at), own = count * bytes;
+          int others = (count + 1) / 2 * 2 * record;
           barrier_expect_bytes(full, own + others);
           copy_bytes_in(to, data + int64_t{at} * bytes, own, full, once);
-          copy_bytes_in(to + each * bytes, scales + at, others, full, once);
+          copy_bytes_in(to + each * bytes, records + int64_t{at} * record, others, full, once);
         }
         __syncwarp();
       }
@@ -79,14 +90,14 @@ __device__ __forceinline__ void stream_weights(DecodeLaunch const& launch, Share
   }
 }
 
-template <class T>
+template <class T, class W>
 __device__ __forceinline__ void work(DecodeLaunch const& launch, Shared& shared) {
   constexpr int kWords = sizeof(DecodeStep) / 4;
   static_assert(kWords <= kWorkers);
   auto all = static_cast<uint2*>(launch.exchange);
   auto own = all + int64_t{blockIdx.x % kCopies} * launch.copy_units;
   auto exchange = Exchange{own, all, launch.copy_units, launch.launches[blockIdx.x] + 1};
-  Worker worker = {launch, shared, exchange, {}, {}};
+  W worker = {{launch, shared, exchange, {}, {}}};
   auto table = reinterpret_cast<uint32_t const*>(launch.steps);
   int word = threadIdx.x;
   if (word < kWords) {
@@ -115,15 +126,15 @@ __device__ __forceinline__ void work(DecodeLaunch const& launch, Shared& shared)
   }
 }
 
-template <class T>
+template <class T, int Weights, int Width, int Quads>
 __global__ void __launch_bounds__(kStepThreads, 1)
     decode_step(const __grid_constant__ DecodeLaunch launch) {
 #ifdef TRIPY_HAS_HOPPER
   auto& shared = *static_cast<Shared*>(dynamic_shared());
   if (threadIdx.x == 0) {
-    for (int i = 0; i < kRingStages; i++) {
+    for (int i = 0; i < kMostStages; i++) {
       barrier_init(shared_address(&shared.full[i]), 1);
-      barrier_init(shared_address(&shared.empty[i]), kWarps);
+      barrier_init(shared_address(&shared.empty[i]), kWorkers);
     }
     barrier_init_fence();
     for (auto& sums : shared.sums) {
@@ -135,9 +146,9 @@ __global__ void __launch_bounds__(kStepThreads, 1)
   }
   __syncthreads();
   if (threadIdx.x >= kWorkers) {
-    stream_weights<T>(launch, shared);
+    stream_weights<T, Weights>(launch, shared);
   } else {
-    work<T>(launch, shared);
+    work<T, WorkerOf<Weights, Width, Quads>>(launch, shared);
   }
 #endif
 }

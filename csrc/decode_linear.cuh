@@ -1,9 +1,14 @@
 // A linear layer of a decode step: each warp has groups of rows of the weight, whose results are
 // units of the exchange.
+//
+// Behind a stage's rows in the ring lie their records: each a row's scale, times that of an int8 or
+// float8 input, and its bias; of int4 weights also the scales of its blocks of columns, in the
+// activations' type.
 #pragma once
 
 #include "decode_input.cuh"
 #include "decode_products.cuh"
+#include "decode_tensor_products.cuh"
 
 namespace tripy {
 
@@ -60,20 +65,23 @@ __device__ __forceinline__ Target<T> target_of(Worker& w, DecodeStep const& s) {
           lane < s.rows ? values : nullptr};
 }
 
-template <class T, bool Rounded>
+enum Result : int { kPairs, kBytes, kFloat8Bytes };
+
+template <class T, int Kind>
 __device__ __forceinline__ void finish(
     Worker& w, DecodeStep const& s, Target<T> const& target, int row, float value) {
   constexpr unsigned kAll = 0xFFFFFFFF;
   uint32_t unit;
-  if constexpr (Rounded) {
-    unit = to_int8(value * s.inverse_out_scale) & 0xFF;
+  if constexpr (Kind != kPairs) {
+    float scaled = value * s.inverse_out_scale;
+    unit = Kind == kBytes ? to_int8(scaled) & 0xFF : to_float8(scaled);
     unit |= __shfl_down_sync(kAll, unit, 1) << 8;
     unit |= __shfl_down_sync(kAll, unit, 2) << 16;
   } else {
     unit = unit_of<T>(value, __shfl_down_sync(kAll, value, 1));
   }
   bool there = row < s.n;  // The last group may have fewer rows.
-  uint2* to = target.units + (Rounded ? row / 4 : row / 2);
+  uint2* to = target.units + (Kind != kPairs ? row / 4 : row / 2);
   store_unit_if(there && target.units, to, {unit, w.exchange.launch});
   if (there && target.values) {
     target.values[row] = T(value);
@@ -85,44 +93,51 @@ __device__ __forceinline__ float residual_now(Worker& w, DecodeStep const& s, in
   return row < s.n ? residual<T>(w, s, row, residual_unit<T>(w, s, row)) : 0.0f;
 }
 
-// The block's groups from `first` on; `added` is this lane's residual of the warp's first one.
-template <class T, int Rows, bool Integers, bool Rounded>
+// The block's groups from `first` on; `added` is this lane's residual of the warp's first one. Rows
+// of a group are as many as the step says, or known to be `Rows`.
+template <class T, int Rows, int Form, int Kind>
 __device__ __forceinline__ void multiply_rows(
     Worker& w, DecodeStep const& s, Target<T> const& target, int first, int count, float added) {
+  int const rows_each = Rows ? Rows : s.rows, record_bytes = record_bytes_of<Form>(s);
   int lane = threadIdx.x % 32, own = threadIdx.x / 32;
-  int row = (first + own) * Rows + lane % Rows;
+  int row = (first + own) * rows_each + (lane & (rows_each - 1));
 #pragma unroll 1
   for (int begin = 0;;) {
-    uint8_t const* rows = w.shared.ring[w.ring.stage];
-    auto parameters = reinterpret_cast<float2 const*>(rows + s.stage_groups * Rows * s.row_bytes);
+    uint8_t const* rows = w.ring.bytes(w.launch, w.shared);
+    uint8_t const* records = rows + s.stage_groups * rows_each * s.row_bytes;
 #pragma unroll 1
-    for (; own < min(begin + s.stage_groups, count); own += kWarps, row += kWarps * Rows) {
-      int at = (own - begin) * Rows;
-      float2 scale_and_bias = parameters[at + lane % Rows];
+    for (; own < min(begin + s.stage_groups, count); own += kWarps, row += kWarps * rows_each) {
+      int at = (own - begin) * rows_each;
+      uint8_t const* record = records + (at + (lane & (rows_each - 1))) * record_bytes;
+      float2 scale_and_bias = *reinterpret_cast<float2 const*>(record);
       Operands operands = {rows + at * s.row_bytes, w.shared.input, s.row_bytes, s.k};
-      float sum = product<T, Rows, Integers>(w.shared, operands);
+      float sum;
+      if constexpr (Form == kInt8Both) {
+        sum = integer_product<Rows>(w.shared, operands);
+      } else {
+        sum = tensor_product_of<T, Form>(w.shared, s, operands, records + at * record_bytes);
+      }
       float value = fmaf(sum, scale_and_bias.x, scale_and_bias.y);
-      finish<T, Rounded>(w, s, target, row, activated(value, s.activation) + added);
+      finish<T, Kind>(w, s, target, row, activated(value, s.activation) + added);
       if (own + kWarps < count) {
-        added = residual_now<T>(w, s, row + kWarps * Rows);
+        added = residual_now<T>(w, s, row + kWarps * rows_each);
       }
     }
-    __syncwarp();
-    if (lane == 0) {
-      barrier_arrive(shared_address(&w.shared.empty[w.ring.stage]));
-    }
-    w.ring.next();
+    // All lanes, which takes no longer than one for its warp: compute-sanitizer's racecheck then
+    // sees that none reads the stage any more.
+    barrier_arrive(shared_address(&w.shared.empty[w.ring.stage]));
+    w.ring.next(w.launch);
     begin += s.stage_groups;
     if (begin >= count) {
       return;
     }
     // Warps without a group in this stage wait too: none arrives twice before all arrived once.
-    barrier_wait(shared_address(&w.shared.full[w.ring.stage]), w.ring.phase);
+    w.ring.wait_full(w.shared);
   }
 }
 
-template <class T>
-__device__ __forceinline__ void linear(Worker& w, DecodeStep const& step) {
+template <class T, class W>
+__device__ __forceinline__ void linear(W& w, DecodeStep const& step) {
   DecodeStep const s = step;  // In registers: every wait would read it again.
   int first = blockIdx.x * s.groups_each, count = min(s.groups_each, s.row_groups - first);
   if (count <= 0) {
@@ -133,21 +148,34 @@ __device__ __forceinline__ void linear(Worker& w, DecodeStep const& step) {
   Target<T> target = target_of<T>(w, s);
   int own = threadIdx.x / 32, row = (first + own) * s.rows + (threadIdx.x & (s.rows - 1));
   float added = own < count ? residual_now<T>(w, s, row) : 0.0f;
-  barrier_wait(shared_address(&w.shared.full[w.ring.stage]), w.ring.phase);
+  w.ring.wait_full(w.shared);
   read_input<T>(w, s);
   Worker::sync();
+  if constexpr (W::kWeights == kFloat8Weights) {
+    if (s.weights == kFloat8Weights) {
+      if (s.inverse_out_scale != 0.0f) {
+        multiply_rows<T, 0, kFloat8Both, kFloat8Bytes>(w, s, target, first, count, added);
+      } else if (std::is_same_v<T, __half> || s.float8) {
+        multiply_rows<T, 0, kFloat8Both, kPairs>(w, s, target, first, count, added);
+      } else {
+        multiply_rows<T, 0, kFloat8Only, kPairs>(w, s, target, first, count, added);
+      }
+      return;
+    }
+  } else if constexpr (W::kWeights == kInt4Weights) {
+    if (s.weights == kInt4Weights) {
+      multiply_rows<T, 0, kInt4Only, kPairs>(w, s, target, first, count, added);
+      return;
+    }
+  }
   if (s.inverse_out_scale != 0.0f) {
-    multiply_rows<T, 4, true, true>(w, s, target, first, count, added);
+    multiply_rows<T, 4, kInt8Both, kBytes>(w, s, target, first, count, added);
   } else if (s.integers && s.rows == 2) {
-    multiply_rows<T, 2, true, false>(w, s, target, first, count, added);
+    multiply_rows<T, 2, kInt8Both, kPairs>(w, s, target, first, count, added);
   } else if (s.integers) {
-    multiply_rows<T, 4, true, false>(w, s, target, first, count, added);
-  } else if (s.rows == 8) {
-    multiply_rows<T, 8, false, false>(w, s, target, first, count, added);
-  } else if (s.rows == 4) {
-    multiply_rows<T, 4, false, false>(w, s, target, first, count, added);
+    multiply_rows<T, 4, kInt8Both, kPairs>(w, s, target, first, count, added);
   } else {
-    multiply_rows<T, 2, false, false>(w, s, target, first, count, added);
+    multiply_rows<T, 0, kInt8Only, kPairs>(w, s, target, first, count, added);
   }
 }
 

@@ -1,37 +1,15 @@
-// The launch of the kernel in decode_kernel.cuh.
-#include "decode_kernel.cuh"
-
-namespace tripy {
-
-template <class T>
-cudaError_t launch_decode(DecodeLaunch const& launch, cudaStream_t stream) {
-  constexpr int kBytes = sizeof(Shared);
-  static_assert(kBytes <= kSharedBytes);
-  cudaError_t error = cudaFuncSetAttribute(
-      decode_step<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  if (error != cudaSuccess) {
-    return error;
-  }
-  // All blocks wait for each other, so all must be there at once, or none.
-  cudaLaunchAttribute attribute;
-  attribute.id = cudaLaunchAttributeCooperative;
-  attribute.val.cooperative = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = launch.blocks;
-  config.blockDim = kStepThreads;
-  config.dynamicSmemBytes = kBytes;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, decode_step<T>, launch);
-}
-
-}  // namespace tripy
+// The library's functions around the kernels of decode_kernel.cuh.
+#include "decode_launch.cuh"
 
 extern "C" int tripy_decode_step(DecodeLaunch const* launch, void* stream) {
-  auto where = static_cast<cudaStream_t>(stream);
-  return launch->type == kTypeFloat16 ? tripy::launch_decode<__half>(*launch, where)
-                                      : tripy::launch_decode<__nv_bfloat16>(*launch, where);
+  if (launch->stages < 1 || launch->stages > tripy::kMostStages || launch->in_flight < 1 ||
+      launch->stages * launch->stage_bytes > tripy::kRingBytes || launch->stage_bytes % 128) {
+    return cudaErrorInvalidValue;
+  }
+  return tripy::with_types(*launch, [&](auto type, auto weights) {
+    return tripy::launch_decode<decltype(type), weights>(
+        *launch, static_cast<cudaStream_t>(stream));
+  });
 }
 
 extern "C" int tripy_decode_step_size() { return sizeof(DecodeStep); }

@@ -8,6 +8,8 @@ enum StepKind : int { kStepLinear, kStepAttention };
 // exchange, as what each chunk of an attention's keys came to.
 enum StepSource : int { kFromTensor, kFromPairs, kFromBytes, kFromParts };
 enum StepNorm : int { kNoNorm, kLayerNorm, kRmsNorm };
+// What a linear step's weight is made of. int4: packed as packing.py has it.
+enum StepWeights : int { kInt8Weights, kFloat8Weights, kInt4Weights };
 
 extern "C" {
 
@@ -17,22 +19,27 @@ struct DecodeStep {
   int kind;                  // enum StepKind
   int source, in;            // enum StepSource; offset or tensor [k]
   int integers;              // Whether the input is int8 too, or gets so here.
+  int float8;                // Whether it is float8, or gets so here.
   int k, n, row_bytes;       // row_bytes: of the weight, a multiple of 16
-  int rows;                  // of a group, which a warp multiplies at once: 2, 4, or 8 of floats
+  int rows;                  // of a group, which a warp multiplies at once: 2, 4 or, unless weights
+                             // and inputs are int8, 8
   int row_groups;            // all of them
   int groups_each;           // those that a block has
   int stage_groups;          // groups of a stage of the ring
   int8_t const* weight;      // [n, row_bytes]
-  float const* parameters;   // [n or n + 1, even][2]: scale, times that of an int8 input; bias
+  int weights;               // enum StepWeights
+  int record_bytes;          // a multiple of 8
+  void const* parameters;    // [n or n + 1, even] records: see decode_linear.cuh
+  int window, block_bits;    // of int4: half of a window of columns; log2 of a block's columns
   float const* norm_weight;  // [k] or null
   float const* norm_bias;    // [k] or null
   int norm;                  // enum StepNorm
   float eps, inverse_k;      // 1 / k
-  float in_scale, inverse_in_scale;  // of int8 inputs that come in another type
+  float in_scale, inverse_in_scale;  // of int8 or float8 inputs that come in another type
   int activation;                 // enum Activation in epilogue.cuh
   int residual, residual_tensor;  // added last: offset in the exchange, or tensor
   int out, out_tensor;            // offset in the exchange; tensor
-  float inverse_out_scale;        // of int8 results; 0: results are of the activations' type
+  float inverse_out_scale;        // of results of a byte; 0: results are of the activations' type
   // Attention: in [heads + 2 * groups, width]; out [heads, chunks, width / 2 + 2 units], of which a
   // linear step whose input is in parts needs the sizes and tensors too.
   int cache, position, lengths;  // tensors
@@ -49,6 +56,11 @@ struct DecodeLaunch {
   void* exchange;      // Units with the number of the launch that wrote them; zeros at first.
   unsigned* launches;  // [blocks]: how many there have been; zeros at first.
   int count, type, blocks;
+  // Which kernel: enum StepWeights of the steps whose weights are not int8, the size of a head, and
+  // how many times four columns of a normalized input a thread may have (1, 2 or kMostQuads).
+  int weights, width, quads;
+  int stage_bytes, stages;  // Of the ring; a multiple of 128.
+  int in_flight;            // Stages that are on their way at once.
   int copy_units;      // Units of each of the exchange's copies.
   void* tensors[kMostTensors];
 };

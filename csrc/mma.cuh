@@ -1,4 +1,4 @@
-// Packed int8 weights as operands of the tensor cores, and the instructions that multiply them.
+// Packed weights as operands of the tensor cores, and the instructions that multiply them.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -47,6 +47,18 @@ __device__ __forceinline__ void multiply(
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Four float8 as pairs.
+__device__ __forceinline__ void from_float8(__half, uint32_t w, uint32_t (&pairs)[2]) {
+  asm("{\n"
+      ".reg .b16 low, high;\n"
+      "mov.b32 {low, high}, %2;\n"
+      "cvt.rn.f16x2.e4m3x2 %0, low;\n"
+      "cvt.rn.f16x2.e4m3x2 %1, high;\n"
+      "}"
+      : "=r"(pairs[0]), "=r"(pairs[1])
+      : "r"(w));
+}
+
 #endif
 
 // Four int8 as pairs of float16. With an exponent of 1024 the low bits of a float16 are the
@@ -72,6 +84,27 @@ __device__ __forceinline__ void from_int8(__nv_bfloat16, uint32_t w, uint32_t (&
   from_int8(w, x);
   pairs[0] = __byte_perm(__float_as_uint(x[0]), __float_as_uint(x[1]), 0x7632);
   pairs[1] = __byte_perm(__float_as_uint(x[2]), __float_as_uint(x[3]), 0x7632);
+}
+
+// The same of four int4, each plus 8, in the low halves of bytes.
+__device__ __forceinline__ void from_int4(__half type, uint32_t w, uint32_t (&pairs)[2]) {
+  pairs[0] = subtract(type, __byte_perm(w, 0x64646464, 0x4140), 0x64086408);
+  pairs[1] = subtract(type, __byte_perm(w, 0x64646464, 0x4342), 0x64086408);
+}
+
+__device__ __forceinline__ void from_int4(__nv_bfloat16 type, uint32_t w, uint32_t (&pairs)[2]) {
+  pairs[0] = subtract(type, __byte_perm(w, 0x43434343, 0x4140), 0x43084308);
+  pairs[1] = subtract(type, __byte_perm(w, 0x43434343, 0x4342), 0x43084308);
+}
+
+__device__ __forceinline__ void from_float8(__nv_bfloat16, uint32_t w, uint32_t (&pairs)[2]) {
+  from_float8(__half(), w, pairs);
+#pragma unroll
+  for (uint32_t& pair : pairs) {
+    float2 values = __half22float2(reinterpret_cast<__half2&>(pair));
+    __nv_bfloat162 rounded = __floats2bfloat162_rn(values.x, values.y);
+    pair = reinterpret_cast<uint32_t&>(rounded);
+  }
 }
 
 }  // namespace tripy

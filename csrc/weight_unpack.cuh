@@ -13,38 +13,6 @@
 
 namespace tripy {
 
-// Four int4, each plus 8, in the low halves of bytes.
-__device__ __forceinline__ void from_int4(__half type, uint32_t w, uint32_t (&pairs)[2]) {
-  pairs[0] = subtract(type, __byte_perm(w, 0x64646464, 0x4140), 0x64086408);
-  pairs[1] = subtract(type, __byte_perm(w, 0x64646464, 0x4342), 0x64086408);
-}
-
-__device__ __forceinline__ void from_int4(__nv_bfloat16 type, uint32_t w, uint32_t (&pairs)[2]) {
-  pairs[0] = subtract(type, __byte_perm(w, 0x43434343, 0x4140), 0x43084308);
-  pairs[1] = subtract(type, __byte_perm(w, 0x43434343, 0x4342), 0x43084308);
-}
-
-__device__ __forceinline__ void from_float8(__half, uint32_t w, uint32_t (&pairs)[2]) {
-  asm("{\n"
-      ".reg .b16 low, high;\n"
-      "mov.b32 {low, high}, %2;\n"
-      "cvt.rn.f16x2.e4m3x2 %0, low;\n"
-      "cvt.rn.f16x2.e4m3x2 %1, high;\n"
-      "}"
-      : "=r"(pairs[0]), "=r"(pairs[1])
-      : "r"(w));
-}
-
-__device__ __forceinline__ void from_float8(__nv_bfloat16, uint32_t w, uint32_t (&pairs)[2]) {
-  from_float8(__half(), w, pairs);
-#pragma unroll
-  for (uint32_t& pair : pairs) {
-    float2 values = __half22float2(reinterpret_cast<__half2&>(pair));
-    __nv_bfloat162 rounded = __floats2bfloat162_rn(values.x, values.y);
-    pair = reinterpret_cast<uint32_t&>(rounded);
-  }
-}
-
 // Four weights of the given half of their bytes (int4 has two), as what is multiplied: two pairs,
 // or one word of int8. int4 becomes int8 times 16, which needs no extension of the sign.
 template <int Kind, class X, int Half>

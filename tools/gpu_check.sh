@@ -8,7 +8,8 @@
 #   operations  tests of operations and modules on the device
 #   example     the example on the device, in all modes
 #   kernels     benchmarks of kernels: gpu_linear.py --quick, gpu_kernels.py
-#   decode      benchmarks of whole models: gpu_gpt2.py --quick, and 100,000 steps of generation
+#   decode      benchmarks of whole models: gpu_decode_kernel.py, gpu_gpt2.py --quick, and 100,000
+#               steps of generation
 #   cpu         the whole suite and the CPU benchmark on that machine's processor
 #
 #   tools/gpu_check.sh [FOLDER [PART ...]]
@@ -71,6 +72,8 @@ if wanted kernels; then
     LINES_SHOWN=60 run 200 gpu_kernels "$python" benchmarks/gpu_kernels.py
 fi
 if wanted decode; then
+    LINES_SHOWN=12 run 120 gpu_decode_kernel "$python" benchmarks/gpu_decode_kernel.py \
+        --modes int8 int8-weight-only int4-weight-only float8
     LINES_SHOWN=40 run 280 gpu_gpt2 "$python" benchmarks/gpu_gpt2.py --quick
     run 300 soak "$python" benchmarks/gpu_gpt2.py --soak 100000
 fi

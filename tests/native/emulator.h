@@ -249,6 +249,19 @@ void multiply(T, float (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1
   }
 }
 
+template <class T>
+void from_float8(T, uint32_t w, uint32_t (&pairs)[2]) {
+  T values[4];
+  for (int i = 0; i < 4; i++) {
+    int byte = int(w >> 8 * i & 0xFF), exponent = byte >> 3 & 15, fraction = byte & 7;
+    int power = exponent ? exponent - 10 : -9;
+    float size = __builtin_ldexpf(float(exponent ? 8 + fraction : fraction), power);
+    size = exponent == 15 && fraction == 7 ? __builtin_nanf("") : size;
+    values[i] = T(byte & 0x80 ? -size : size);
+  }
+  std::memcpy(pairs, values, sizeof(pairs));
+}
+
 inline float approximate_exp2(float x) { return __builtin_exp2f(x); }
 inline float approximate_reciprocal(float x) { return 1.0f / x; }
 

@@ -1,5 +1,6 @@
 """Kernels for GPUs: on a GPU where there is one, else through Triton's interpreter on the CPU."""
 
+import ctypes
 import os
 
 import pytest
@@ -40,3 +41,45 @@ def emulated(monkeypatch, device):
     tp.config.default_device = where
     yield where
     tp.config.default_device = before
+
+
+@pytest.fixture
+def planning(emulated, monkeypatch, device):
+    """Programs have decode steps for a GPU with the native library, or as for one."""
+    from tripy.backends.torch import program  # noqa: PLC0415  (after the line about Triton above)
+    from tripy.backends.torch.kernels.cuda import native_decode  # noqa: PLC0415
+
+    if device.type == "cuda":
+        reason = native_decode.available(emulated)
+        if reason:
+            pytest.skip(reason)
+        return
+    monkeypatch.setattr(program, "native_decode_missing", lambda where: None)
+    monkeypatch.setattr(native_decode, "blocks", lambda where: 132)
+
+
+@pytest.fixture(scope="session")
+def emulated_library(tmp_path_factory):
+    """The decode step's kernel, for a CPU."""
+    from tests import native as emulation  # noqa: PLC0415
+    from tripy.backends.torch.kernels.cuda import native_decode  # noqa: PLC0415
+
+    library = emulation.build("decode_step", tmp_path_factory.mktemp("native"))
+    library.run_decode_step.restype = ctypes.c_char_p
+    assert native_decode.agrees(library)
+    return library
+
+
+@pytest.fixture
+def kernel(request, planning, device, monkeypatch):
+    """Decode steps run: on a GPU where there is one, else in the emulator."""
+    from tests.backends.cuda.decode_models import Kernel  # noqa: PLC0415
+    from tripy.backends.torch.kernels.cuda import decode_step, native_decode  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    if device.type == "cuda":
+        return
+    made = Kernel(request.getfixturevalue("emulated_library"))
+    monkeypatch.setattr(native_decode, "run", made.run)
+    monkeypatch.setattr(decode_step.Run, "_space", lambda run: made.space(run))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)

@@ -4,11 +4,8 @@ On a CPU the kernel runs in the emulator of ``tests/native``, with few blocks; o
 native library's.
 """
 
-import ctypes
 import itertools
-from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -18,186 +15,30 @@ import tripy as tp
 
 pytest.importorskip("triton")
 
-from tests import native as emulation
-from tripy.backends.torch import program
-from tripy.backends.torch.kernels.cuda import decode_limits, decode_step, native_decode
-
-
-class Sizes(NamedTuple):
-    """Of a model, and how many blocks the emulator runs."""
-
-    heads: int = 3
-    groups: int = 3
-    width: int = 64
-    capacity: int = 200
-    layers: int = 2
-    inner: int = 4  # times the model's size
-    norm: str = "layer"
-    dtype: tp.dtype = tp.float16
-    static: bool = True  # Whether inputs are int8 too; else only weights are.
-    classes: int = 0  # Outputs of a last layer, whose inputs are not int8; 0: there is none.
-    blocks: int = 3
-    loud: float = 1.0  # What queries, keys and values are multiplied with.
-
-    @property
-    def size(self):
-        return self.heads * self.width
-
-
-GPT = Sizes(classes=501)
-OTHERS = {
-    "many blocks": Sizes(layers=1, classes=40, blocks=20),  # Groups of fewer rows.
-    "many blocks, only weights": Sizes(static=False, layers=1, blocks=20),
-    "only weights are int8": Sizes(static=False, classes=71),
-    "only weights, bfloat16, wide": Sizes(
-        heads=20, groups=4, static=False, dtype=tp.bfloat16, layers=1
-    ),
-    "grouped, narrow heads": Sizes(heads=6, groups=2, width=32, capacity=600, norm="rms"),
-    "wide heads, several chunks": Sizes(heads=2, groups=1, width=128, capacity=300),
-    "bfloat16": Sizes(dtype=tp.bfloat16, layers=1),
-    "several quads, stages and rounds": Sizes(heads=33, groups=33, capacity=40, layers=1, inner=2),
-}
-
-
-class Block(tp.Module):
-    """Attention over a cache and an MLP, as in the nanoGPT example."""
-
-    def __init__(self, sizes):
-        self.sizes = sizes
-        size, pairs = sizes.size, 2 * sizes.groups * sizes.width
-        options = {"quant_dtype": tp.int8, "weight_quant_dim": 0, "dtype": sizes.dtype}
-        norm = tp.LayerNorm if sizes.norm == "layer" else tp.RMSNorm
-        self.norm_1, self.norm_2 = (norm(size, sizes.dtype) for _ in range(2))
-        self.qkv = tp.Linear(size, size + pairs, **options)
-        self.out = tp.Linear(size, size, **options)
-        self.up = tp.Linear(size, sizes.inner * size, **options)
-        self.down = tp.Linear(sizes.inner * size, size, bias=False, **options)
-
-    def forward(self, x, cache, position):
-        s = self.sizes
-        heads = tp.reshape(self.qkv(self.norm_1(x)), (x.shape[0], -1, 1, s.width))
-        query, pair = tp.split(heads, [s.heads, 2 * s.groups], dim=1)
-        cache = tp.kv_cache_update(cache, pair, position)
-        key, value = tp.split(cache, 2, dim=1)
-        y = tp.scaled_dot_product_attention(query, key, value, key_value_lengths=position + 1)
-        x = x + self.out(tp.reshape(y, x.shape))
-        return x + self.down(tp.gelu(self.up(self.norm_2(x)), approximate="tanh")), cache
-
-
-class Model(tp.Module):
-    """Blocks with random int8 weights and static scales."""
-
-    def __init__(self, sizes=GPT):
-        self.sizes = sizes
-        self.blocks = [Block(sizes) for _ in range(sizes.layers)]
-        if sizes.classes:
-            self.norm = tp.LayerNorm(sizes.size, sizes.dtype)
-            self.head = tp.Linear(
-                sizes.size, sizes.classes, bias=False, dtype=sizes.dtype, quant_dtype=tp.int8,
-                weight_quant_dim=0,
-            )  # fmt: skip
-        random = np.random.default_rng(0)
-        state = {}
-        for name, parameter in self.state_dict().items():
-            shape = tuple(int(n) for n in parameter.shape)
-            if name.endswith("weight_scale"):
-                values = random.uniform(0.002, 0.006, shape)
-            elif "norm" in name:
-                values = random.uniform(0.5, 1.5, shape)
-            else:
-                values = random.normal(0, 0.1, shape)
-            values *= sizes.loud if "qkv" in name else 1
-            values = tp.Tensor(values.astype(np.float32), device=tp.config.default_device)
-            state[name] = tp.cast(values, sizes.dtype)
-        self.load_state_dict(state)
-        for block in self.blocks:
-            for layer in (block.qkv, block.out, block.up, block.down) if sizes.static else ():
-                layer.input_scale = 0.04
-
-    def forward(self, x, position, caches):
-        written = []
-        for block, cache in zip(self.blocks, caches, strict=True):
-            x, cache = block(x, cache, position)
-            written.append(cache)
-        return self.head(self.norm(x)) if self.sizes.classes else x, written
-
-
-def compiled(model, rows=1):
-    s = model.sizes
-    cache = tp.InputInfo((rows, 2 * s.groups, s.capacity, s.width), s.dtype)
-    args = [tp.InputInfo((rows, s.size), s.dtype), tp.InputInfo((rows,), tp.int32)]
-    args.append([cache] * s.layers)
-    return tp.compile(model, args=args, backend="torch")
-
-
-@pytest.fixture
-def planning(emulated, monkeypatch, device):
-    """Programs are planned for a GPU with the native library, or as for one."""
-    if device.type == "cuda":
-        reason = native_decode.available(emulated)
-        if reason:
-            pytest.skip(reason)
-        return
-    monkeypatch.setattr(program, "native_decode_missing", lambda where: None)
-    monkeypatch.setattr(native_decode, "blocks", lambda where: 132)
-
-
-@pytest.fixture(scope="session")
-def emulated_library(tmp_path_factory):
-    library = emulation.build("decode_step", tmp_path_factory.mktemp("native"))
-    library.run_decode_step.restype = ctypes.c_char_p
-    assert native_decode.agrees(library)
-    return library
-
-
-class Kernel:
-    """Runs launches in the emulator, each with another order of events."""
-
-    def __init__(self, library):
-        self.library, self.seed, self.spaces = library, 0, {}
-
-    def space(self, run):
-        if run not in self.spaces:
-            self.spaces[run] = native_decode.Exchange(run._exchanged, run.where)
-        return self.spaces[run]
-
-    def run(self, launch, where):
-        self.seed += 1
-        error = self.library.run_decode_step(ctypes.byref(launch), ctypes.c_uint64(self.seed))
-        assert not error, error.decode()
-
-
-@pytest.fixture
-def kernel(request, planning, device, monkeypatch):
-    torch.manual_seed(0)
-    if device.type == "cuda":
-        return
-    made = Kernel(request.getfixturevalue("emulated_library"))
-    monkeypatch.setattr(native_decode, "run", made.run)
-    monkeypatch.setattr(decode_step.Run, "_space", lambda run: made.space(run))
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-
-
-def runs(executable):
-    functions = [step.function for step in executable._program._steps]
-    return [function for function in functions if isinstance(function, decode_step.Run)]
-
+from tests.backends.cuda.decode_models import GPT, OTHERS, Model, Sizes, compiled, runs
+from tripy.backends.torch.kernels.cuda import decode_limits, native_decode
 
 # ---- Planning.
 
 
 @given(
-    outputs=st.integers(1, 60000), size=st.integers(1, 512), integers=st.booleans(),
-    rounded=st.booleans(), blocks=st.integers(1, 140),
+    outputs=st.integers(1, 60000), size=st.integers(1, 512), scales=st.integers(0, 10),
+    integers=st.booleans(), rounded=st.booleans(), blocks=st.integers(1, 140),
 )  # fmt: skip
-def test_stages_fit_the_ring(outputs, size, integers, rounded, blocks):
-    row_bytes = 16 * size
-    if decode_limits.fits(decode_limits.unit_rows(rounded), row_bytes):
-        split = decode_limits.split(outputs, row_bytes, rounded or integers, rounded, blocks)
-        rows, groups, each, stage = split
-        assert rows in ((4,) if rounded else (2, 4) if integers else (2, 4, 8))
-        assert rows * groups >= outputs and each * blocks >= groups and 1 <= stage <= each
-        assert stage * rows * (row_bytes + 8) <= native_decode.RING_BYTES
+def test_stages_fit_the_ring(outputs, size, scales, integers, rounded, blocks):
+    row_bytes, record = 16 * size, 8 + 8 * scales
+    if decode_limits.fits(decode_limits.unit_rows(rounded), row_bytes, record):
+        rows, groups, each = decode_limits.split_of(
+            outputs, row_bytes, record, integers, rounded, blocks
+        )
+        assert rows in ((4, 8) if rounded else (2, 4, 8)) and not (rows == 8 and integers)
+        assert rows * groups >= outputs and each * blocks >= groups
+        group = rows * (row_bytes + record)
+        size, stages, in_flight = decode_limits.stages(group, each * group)
+        assert size % 128 == 0 and 1 <= in_flight < stages <= native_decode.MOST_STAGES
+        assert size * stages <= native_decode.RING_BYTES
+        stage = decode_limits.stage_groups(each, group, size)
+        assert 1 <= stage <= each and stage * group <= size
 
 
 @pytest.mark.parametrize("sizes", [GPT, *OTHERS.values()], ids=["GPT", *OTHERS])
@@ -285,11 +126,12 @@ def check(sizes, positions, device, monkeypatch):
             for mine, cache in zip(written, caches, strict=True):
                 mine.copy_(cache)
             got, got_caches = fast(x, where, [tp.Tensor(cache) for cache in written])
-        found = got.torch().float()
+        found, float8 = got.torch().float(), sizes.weights is tp.float8
         if sizes.static:
-            # A value at a rounding's edge may fall the other way, by one step of an int8 input.
-            # (The layers' own kernels, one by one, are as far from eager: 0.012 a block.)
-            assert distance(found, expected) < 0.02 * sizes.layers
+            # A value at a rounding's edge may fall the other way, by one step of an int8 or float8
+            # input. (The layers' own kernels, one by one, are as far from eager: 0.012 a block in
+            # int8. float8's steps are up to 1/8 of a value; eager is 0.026 a block from float32.)
+            assert distance(found, expected) < (0.03 if float8 else 0.02) * sizes.layers
         else:
             # There are roundings to the activations' type only. Eager has more of them: on a GPU,
             # those of its attention in bfloat16 come to six steps.
@@ -298,7 +140,8 @@ def check(sizes, positions, device, monkeypatch):
             assert distance(found, exact) < 4 * step * sizes.layers
         for before, mine, other in zip(caches, got_caches, expected_caches, strict=True):
             wanted = other.eval().torch().float()
-            assert (mine.torch().float() - wanted).abs().max() < 0.02 * wanted.abs().max()
+            furthest = (mine.torch().float() - wanted).abs().max()
+            assert furthest < (0.04 if float8 else 0.02) * wanted.abs().max()
             changed = (mine.torch() != before).any(-1)[0]
             assert changed.nonzero()[:, 1].unique().tolist() == [position]
 

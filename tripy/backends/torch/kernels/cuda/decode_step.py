@@ -1,8 +1,9 @@
 """Runs of a decode step's layers as one kernel, where the native library has it.
 
-A run is a sequence of linear layers with int8 weights and one-token attentions, with the reshapes
-and the roundings between them, on one row in float16 or bfloat16. What lies between its first and
-its last layer never becomes a tensor. See ``csrc/decode_step.cuh`` for why, and for the kernel.
+A run is a sequence of quantized linear layers and one-token attentions, with the reshapes and the
+roundings between them, on one row in float16 or bfloat16. Weights are int8, or int8 and one other
+type. What lies between its first and its last layer never becomes a tensor. See
+``csrc/decode_step.cuh`` for why, and for the kernel.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 
 from tripy.backends.base import ReportRow
 from tripy.backends.torch.kernels.cuda import decode_limits as limits
+from tripy.backends.torch.kernels.cuda import decode_weights
 from tripy.backends.torch.kernels.cuda import native_decode as native
 from tripy.backends.torch.kernels.cuda.linear import GpuLinear
 from tripy.backends.torch.storage import TORCH_TYPES
@@ -32,12 +34,8 @@ class Place(NamedTuple):
     source: int
     at: int
     step: Optional[dict[str, Any]] = None  # that makes it
-    scale: float = 0.0  # Divided by this and rounded to int8 on the way, unless it is 0.
-
-    @property
-    def integers(self) -> bool:
-        """Whether its readers get int8."""
-        return self.scale != 0.0 or self.source == native.FROM_BYTES
+    type: Optional[str] = None  # "int8" or "float8", where its readers get that.
+    scale: float = 0.0  # Divided by this and rounded on the way, unless it is 0.
 
 
 class Run:
@@ -58,6 +56,9 @@ class Run:
         self._caches: dict[Value, Value] = {}  # A written cache, and the input that it lies in.
         self._results: list[tuple[Value, torch.dtype]] = []
         self._exchanged = 0
+        self._weights = native.WEIGHTS["int8"]  # Of steps whose weights are not int8.
+        self._width, self._quads = 0, 1
+        self._settings: Optional[native.Settings] = None
         self._held: list[T] = []
         self._spaces: dict[int, native.Exchange] = {}
         self._spare: list[native.Exchange] = []
@@ -96,13 +97,14 @@ class Run:
     def add_rounding(self, node: Node) -> bool:
         """A quantize with one scale, of a value of the run."""
         place, scale = self._places.get(node.inputs[0]), node.inputs[1]  # type: ignore[arg-type]
-        if place is None or place.integers or scale is None or scale.data is None or scale.rank:
+        if place is None or place.type or scale is None or scale.data is None or scale.rank:
             return False
-        if node.attrs["dtype"].name != "int8" or node.attrs["dim"] is not None:
+        kind = node.attrs["dtype"].name
+        if kind not in ("int8", "float8") or node.attrs["dim"] is not None:
             return False
         if place.source == native.FROM_TENSOR:
             return False
-        self._places[node.output] = place._replace(scale=float(scale.data))
+        self._places[node.output] = place._replace(type=kind, scale=float(scale.data))
         self.nodes.append(node)
         return True
 
@@ -112,21 +114,20 @@ class Run:
         """A linear layer."""
         if limits.why_not_linear(kernel, node) is not None or not self._fits(kernel, x, residual):
             return False
+        weights = native.WEIGHTS[kernel.weight.kind]
+        if weights and self._weights not in (0, weights):
+            return False
+        self._weights = weights or self._weights
         self.nodes.append(node)
         place = self._place(x)
         (outputs, size), row_bytes = kernel.weight.shape, kernel.weight.data.shape[1]
         rounded = kernel.out_scale is not None
-        split = limits.split(outputs, row_bytes, kernel.static, rounded, self.blocks)
-        scale = kernel.both_scales if kernel.static else kernel.scale.expand(outputs)
-        parameters = torch.zeros(outputs + outputs % 2, 2, device=self.where)
-        parameters[:outputs, 0] = scale
-        if kernel.bias is not None:
-            parameters[:outputs, 1] = kernel.bias
         step: dict[str, Any] = {
             "kind": native.LINEAR, "source": place.source, "in_": place.at,
-            "integers": int(kernel.static), "k": size, "n": outputs, "row_bytes": row_bytes,
-            **split._asdict(),
-            "weight": self._hold(kernel.weight.data), "parameters": self._hold(parameters),
+            "k": size, "n": outputs, "row_bytes": row_bytes,
+            **limits.split(kernel, self.blocks)._asdict(), **decode_weights.fields(kernel),
+            "weight": self._hold(kernel.weight.data),
+            "parameters": self._hold(decode_weights.records(kernel, self.where)),
             "activation": _ACTIVATIONS[node.attrs["activation"]], "inverse_k": 1 / size,
             "out": self._reserve(-(-outputs // limits.unit_rows(rounded))),
         }  # fmt: skip
@@ -143,11 +144,14 @@ class Run:
             step |= {"norm": native.NORMS[kernel.norm.kind], "eps": kernel.norm.eps}
             step["norm_weight"] = self._hold(kernel.norm.weight)
             step["norm_bias"] = self._hold(kernel.norm.bias)
+            self._quads = max(self._quads, limits.quads(size))
         if residual is not None:
             added = self._place(residual)
             name = "residual_tensor" if added.source == native.FROM_TENSOR else "residual"
             step[name] = added.at
-        made = Place(native.FROM_BYTES if rounded else native.FROM_PAIRS, step["out"], step)
+        made = Place(native.FROM_PAIRS, step["out"], step)
+        if rounded:
+            made = made._replace(source=native.FROM_BYTES, type=kernel.weight.kind)
         if kernel.out_scale is not None:
             step["inverse_out_scale"] = 1 / kernel.out_scale
         self.steps.append(step)
@@ -162,7 +166,8 @@ class Run:
                 return False
         else:
             in_parts = place.source == native.FROM_PARTS
-            if place.integers != (kernel.static and not normalized) or (normalized and in_parts):
+            wanted = kernel.weight.kind if kernel.static and not normalized else None
+            if place.type != wanted or (normalized and in_parts):
                 return False
         added = None if residual is None else self._places.get(residual)
         if added is not None:
@@ -177,8 +182,11 @@ class Run:
             return False
         if place.source != native.FROM_PAIRS or self.makes(position) or self.makes(lengths):
             return False
-        self.nodes.append(node)
         _, pairs, capacity, width = cast(tuple[int, ...], cache.shape)
+        if self._width not in (0, width):
+            return False
+        self._width = width
+        self.nodes.append(node)
         count = cast(int, heads.shape[1]) - pairs
         chunk = limits.keys_of_chunk(width)
         chunks = -(-capacity // chunk)
@@ -230,15 +238,32 @@ class Run:
         for step in self.steps:
             if step["out"] not in read:
                 step["out"] = -1  # It is a tensor only.
+        self._settings = self._cut_ring()
         self._table = native.table([native.DecodeStep(**s) for s in self.steps], self.where)
         self._spare.append(native.Exchange(self._exchanged, self.where))
         return True
 
+    def _cut_ring(self) -> native.Settings:
+        """Says of each layer how many groups a stage of the ring has."""
+        layers = [step for step in self.steps if step["kind"] == native.LINEAR]
+        each = [step["row_bytes"] + step["record_bytes"] for step in layers]
+        moved = sum(step["groups_each"] * step["rows"] * n for step, n in zip(layers, each))
+        groups = [step["rows"] * n for step, n in zip(layers, each)]
+        stages = limits.stages(max(groups), moved / len(layers))
+        for step, group in zip(layers, groups):
+            step["stage_groups"] = limits.stage_groups(
+                step["groups_each"], group, stages.stage_bytes
+            )
+        return native.Settings(self._weights, self._width or 64, self._quads, *stages)
+
     def row(self) -> ReportRow:
         """For the report."""
         kinds = [step["kind"] for step in self.steps]
+        weights = [step.get("weights") for step in self.steps]
+        counts = {name: weights.count(code) for name, code in native.WEIGHTS.items()}
         name = (
-            f"one native kernel: {kinds.count(native.LINEAR)} linear layers, "
+            f"one native kernel: {kinds.count(native.LINEAR)} linear layers "
+            f"({', '.join(f'{count} {kind}' for kind, count in counts.items() if count)} weights), "
             f"{kinds.count(native.ATTENTION)} attentions"
         )
         return ReportRow(f"run of {len(self.steps)} steps", "decode_step", name, "", 0)
@@ -258,17 +283,20 @@ class Run:
             self._spare.append(native.Exchange(self._exchanged, self.where))
         return self._spaces[stream]
 
+    def _launch(self, space: native.Exchange, tensors: Sequence[T]) -> native.DecodeLaunch:
+        assert self._table is not None and self._settings is not None
+        return native.launch_of(self._table, len(self.steps), self._settings, space, tensors)
+
     def __call__(self, *inputs: T) -> tuple[T, ...]:
         data = dict(zip(self.reads, map(_usable, inputs)))
         for value, dtype in self._results:
             data[value] = torch.empty(tuple(value.shape), dtype=dtype, device=self.where)  # type: ignore[arg-type]
         tensors = [data[value] for value in self._tensors]
         tensors += [data[value] for value, _ in self._results]
-        assert self._table is not None
         space = self._space()
         if torch.cuda.is_current_stream_capturing():
             self._held += [space.units, space.launches]
-        native.run(native.launch_of(self._table, len(self.steps), space, tensors), self.where)
+        native.run(self._launch(space, tensors), self.where)
         for value, given in zip(self.reads, inputs):
             if value in self._caches.values() and data[value] is not given:
                 data[value] = given.copy_(data[value])  # The copy was written.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import torch
 
@@ -15,8 +15,11 @@ from tripy.device import device
 T = torch.Tensor
 MOST_TENSORS = 256
 # Of csrc/decode_step.cuh.
-RING_BYTES, WARPS, COPIES, INPUT_BYTES, MOST_NORMALIZED = 24576, 7, 4, 16384, 4096
+RING_BYTES, MOST_STAGES, INPUT_BYTES, MOST_NORMALIZED = 199680, 12, 16384, 4096
+WARPS, COPIES, MOST_QUADS = 7, 4, 5
+RECORD_BYTES = 8
 LINEAR, ATTENTION = range(2)
+WEIGHTS = {"int8": 0, "float8": 1, "int4": 2}
 FROM_TENSOR, FROM_PAIRS, FROM_BYTES, FROM_PARTS = range(4)
 NORMS = {None: 0, "layer": 1, "rms": 2}
 
@@ -25,10 +28,13 @@ class DecodeStep(ctypes.Structure):
     """``struct DecodeStep``; what is not set is absent."""
 
     _fields_ = (
-        *((name, ctypes.c_int) for name in ("kind", "source", "in_", "integers", "k", "n")),
-        ("row_bytes", ctypes.c_int),
+        *((name, ctypes.c_int) for name in ("kind", "source", "in_", "integers", "float8")),
+        *((name, ctypes.c_int) for name in ("k", "n", "row_bytes")),
         *((name, ctypes.c_int) for name in ("rows", "row_groups", "groups_each", "stage_groups")),
-        *((name, ctypes.c_void_p) for name in ("weight", "parameters")),
+        ("weight", ctypes.c_void_p),
+        *((name, ctypes.c_int) for name in ("weights", "record_bytes")),
+        ("parameters", ctypes.c_void_p),
+        *((name, ctypes.c_int) for name in ("window", "block_bits")),
         *((name, ctypes.c_void_p) for name in ("norm_weight", "norm_bias")),
         ("norm", ctypes.c_int),
         *((name, ctypes.c_float) for name in ("eps", "inverse_k", "in_scale", "inverse_in_scale")),
@@ -52,7 +58,9 @@ class DecodeLaunch(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("steps", "exchange", "launches")),
-        *((name, ctypes.c_int) for name in ("count", "type", "blocks", "copy_units")),
+        *((name, ctypes.c_int) for name in ("count", "type", "blocks")),
+        *((name, ctypes.c_int) for name in ("weights", "width", "quads")),
+        *((name, ctypes.c_int) for name in ("stage_bytes", "stages", "in_flight", "copy_units")),
         ("tensors", ctypes.c_void_p * MOST_TENSORS),
     )
 
@@ -94,12 +102,35 @@ class Exchange:
         self.launches = torch.zeros(blocks(where), dtype=torch.int32, device=where)
 
 
-def launch_of(steps: T, count: int, exchange: Exchange, tensors: Sequence[T]) -> DecodeLaunch:
+class Settings(NamedTuple):
+    """Which kernel a launch is of, and how it streams weights.
+
+    Attributes:
+        weights: One of ``WEIGHTS``, which steps may have beside int8.
+        width: Of a head: 32, 64 or 128.
+        quads: Four columns of a normalized input that a thread has, at most: 1, 2 or MOST_QUADS.
+        stage_bytes: Of the ring, a multiple of 128.
+        stages: How many it has.
+        in_flight: How many of them are on their way at once.
+    """
+
+    weights: int
+    width: int
+    quads: int
+    stage_bytes: int
+    stages: int
+    in_flight: int
+
+
+def launch_of(
+    steps: T, count: int, settings: Settings, exchange: Exchange, tensors: Sequence[T]
+) -> DecodeLaunch:
     """The launch of a table of steps.
 
     Args:
         steps: From ``table``.
         count: How many there are.
+        settings: Of all of them.
         exchange: With as many units as the steps have offsets for.
         tensors: What the steps number; contiguous, aligned to 16 bytes.
     """
@@ -107,7 +138,7 @@ def launch_of(steps: T, count: int, exchange: Exchange, tensors: Sequence[T]) ->
     kind = next(kinds[t.dtype] for t in tensors if t.dtype in kinds)
     launch = DecodeLaunch(
         steps.data_ptr(), exchange.units.data_ptr(), exchange.launches.data_ptr(), count, kind,
-        len(exchange.launches), exchange.units.shape[1],
+        len(exchange.launches), *settings, exchange.units.shape[1],
     )  # fmt: skip
     for i, tensor in enumerate(tensors):
         launch.tensors[i] = tensor.data_ptr()
