@@ -3,9 +3,8 @@
 //
 // There are kernels for models whose weights are all int8, and for each other type beside int8, for
 // each size of heads, and for inputs of up to 896, 1792 and 4096 columns. One that could do all of it
-// has 142 KB of instructions, of which a model runs 50; split up they are 66, and a step of GPT-2
-// takes a seventh less. Instruction caches hold neighbours better than what is far apart, and what
-// they miss may have left the L2 cache, through which all weights go.
+// has 142 KB of instructions, of which a model runs 50; split up they are 66 (int8) to 93, and a step
+// of GPT-2 in int8 takes a seventh less: see benchmarks/LOG.md.
 //
 // Launched one by one, the layers of a small model take longer to start than to read their weights.
 // Here one block a multiprocessor works off a table of steps. One of its warps streams the block's

@@ -45,6 +45,7 @@ OTHERS = {
     "wide heads, several chunks": Sizes(heads=2, groups=1, width=128, capacity=300),
     "bfloat16": Sizes(dtype=tp.bfloat16, layers=1),
     "several quads, stages and rounds": Sizes(heads=33, groups=33, capacity=40, layers=1, inner=2),
+    "large stages": Sizes(heads=33, groups=1, capacity=40, layers=1),
     "float8": Sizes(weights=tp.float8, block=None, classes=501),
     "float8, many blocks": Sizes(weights=tp.float8, block=None, layers=1, blocks=25),
     "float8, bfloat16": Sizes(weights=tp.float8, dtype=tp.bfloat16, layers=1),

@@ -75,6 +75,15 @@ def test_all_layers_are_one_run(planning, sizes):
     places.sort()
     assert all(at % 2 == 0 for at, _ in places)
     assert all(at + size <= other for (at, size), (other, _) in itertools.pairwise(places))
+    # Of the kernels there are, the one for these sizes; a stage of its ring holds every group.
+    settings = run._settings
+    of_size = 1 if sizes.size <= 896 else 2 if sizes.size <= 1792 else 5
+    assert settings.width == sizes.width and settings.quads == of_size
+    linear = [step for step in run.steps if step["kind"] == native_decode.LINEAR]
+    for s in linear:
+        group = s["rows"] * (s["row_bytes"] + s["record_bytes"])
+        assert s["stage_groups"] * group <= settings.stage_bytes
+    assert (settings.stage_bytes > 16640) == (max(s["row_bytes"] for s in linear) > 8312)
     last = run.steps[-1]
     assert last["out_tensor"] == len(run.reads)
     assert sizes.classes or last["residual"] >= 0

@@ -36,7 +36,7 @@ def test_a_run_has_int8_beside_one_other_type(planning, weights):
     (run,) = runs(fast)
     other = native_decode.WEIGHTS[str(weights)]
     kinds = [s["weights"] for s in run.steps if s["kind"] == native_decode.LINEAR]
-    assert kinds == [other] * 4 * sizes.layers + [0] and run._weights == other
+    assert kinds == [other] * 4 * sizes.layers + [0] and run._settings.weights == other
     (row,) = (row for row in fast.report().rows if row.operation == "decode_step")
     assert f"(1 int8, {4 * sizes.layers} {weights} weights)" in row.kernel
 
@@ -62,8 +62,22 @@ def test_a_third_type_begins_another_run(planning):
     args = [tp.InputInfo((1, base.size), base.dtype), tp.InputInfo((1,), tp.int32), [cache] * 3]
     fast = tp.compile(Mixed(float8, base, int4), args=args, backend="torch")
     first, second = runs(fast)
-    assert (first._weights, second._weights) == (1, 2)
+    assert (first._settings.weights, second._settings.weights) == (1, 2)
     assert len(first.steps) == 10 and len(second.steps) == 5
+
+
+def test_heads_of_another_size_end_a_run(planning):
+    wide = Sizes(layers=1)
+    narrow = wide._replace(heads=6, groups=6, width=32)
+    caches = [tp.InputInfo((1, 2 * s.groups, 40, s.width), s.dtype) for s in (wide, narrow)]
+    args = [tp.InputInfo((1, wide.size), wide.dtype), tp.InputInfo((1,), tp.int32), caches]
+    fast = tp.compile(Mixed(wide, narrow), args=args, backend="torch")
+    (run,) = runs(fast)
+    # The layer in front of the other attention is in it; what comes after that is too short a run.
+    assert run._settings.width == 64 and len(run.steps) == 6
+    attentions = [row for row in fast.report().rows if row.operation == "append_and_attend"]
+    parts = [row for row in attentions if row.kernel == "a step of the decode step's kernel"]
+    assert len(attentions) == 2 and len(parts) == 1
 
 
 @pytest.mark.parametrize("name", MANY)

@@ -15,7 +15,7 @@ from tripy.graph import Node, Value
 _WIDTHS = (32, 64, 128)
 # Beyond, the parts of an attention are more than what they are made of.
 _MOST_CHUNKS = 64
-_STAGES = (16640, 24960)  # Bytes of a stage: the second for layers of which no group fits the first.
+_STAGES = (16640, 24960)  # Bytes of a stage; the second where a group does not fit the first.
 _ROWS_OF_A_GROUP = 2  # What a group costs beside its rows.
 
 
