@@ -52,12 +52,13 @@ def _divisor(total):
 
 
 @triton.jit
-def _combined(partial, tops, rows, slots, active, lanes, within):
+def _combined(partial, tops, rows, slots, active, used, lanes, within):
     """``[heads, D]``: results of all chunks together, read past the L1 cache.
 
-    ``slots``, ``[chunks, heads]``, says where those of each are.
+    ``slots``, ``[chunks, heads]``, says where those of each are, ``used`` which heads there are: of
+    others nothing has been written.
     """
-    there = tl.broadcast_to((tl.arange(0, slots.shape[0]) < active)[:, None], slots.shape)
+    there = (tl.arange(0, slots.shape[0]) < active)[:, None] & used[None, :]
     top = tl.load(tops + slots, mask=there, other=float("-inf"), cache_modifier=".cg")
     total = tl.load(tops + rows + slots, mask=there, other=0.0, cache_modifier=".cg")
     offsets = slots[:, :, None] * lanes.shape[0] + lanes[None, None, :]
@@ -162,10 +163,10 @@ def attend(
                     several = head + tl.arange(0, TOGETHER)
                     parts = (unit * CHUNKS + tl.arange(0, CHUNKS)).to(tl.int64) * HEADS
                     parts = parts[:, None] + several[None, :]
-                    mean = _combined(partial, tops, rows, parts, active, lanes, within)
-                    mean = (mean * value_scale).to(out.dtype.element_ty)
                     several += part * HEADS
+                    among = several < SHARED
+                    mean = _combined(partial, tops, rows, parts, active, among, lanes, within)
+                    mean = (mean * value_scale).to(out.dtype.element_ty)
                     places = (group * SHARED + several)[:, None] * WIDTH + lanes[None, :]
-                    mask = (several < SHARED)[:, None] & within[None, :]
-                    tl.store(out + places, mean, mask=mask)
+                    tl.store(out + places, mean, mask=among[:, None] & within[None, :])
                     head += TOGETHER
