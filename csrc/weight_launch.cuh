@@ -3,27 +3,17 @@
 
 #include "launch.cuh"
 #include "weight_only.cuh"
+#include "weight_stream.cuh"
 
 namespace tripy {
 
-template <class C>
-cudaError_t launch_weight(WeightOnly const& p, cudaStream_t stream) {
-  if (p.cluster < 1 || p.cluster > kLanes || (p.cluster & (p.cluster - 1)) != 0) {
-    return cudaErrorInvalidValue;
-  }
-  int all_chunks = (p.row_bytes + kChunkBytes - 1) / kChunkBytes;
-  int rows = p.rows_at_once;
-  auto layout = WeightLayout::of<C>(rows, (all_chunks + p.cluster - 1) / p.cluster, p.slots);
-  if (layout.bytes > kSharedBytes || p.slots < 1 || p.slots > kMaxSlots) {
-    return cudaErrorInvalidConfiguration;
-  }
-  CUtensorMap map;
+// Launches a kernel with as many blocks as outputs and rows of x need.
+template <class Kernel, class... Maps>
+cudaError_t launch_blocks(
+    WeightOnly const& p, Kernel kernel, int outputs, int threads, int bytes, cudaStream_t stream,
+    Maps const&... maps) {
   cudaError_t error =
-      make_map<int8_t>(&map, p.weight, p.n, p.row_bytes, C::kCopyRows, kChunkBytes);
-  if (error == cudaSuccess) {
-    error = cudaFuncSetAttribute(
-        weight_only<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, layout.bytes);
-  }
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) {
     return error;
   }
@@ -33,46 +23,132 @@ cudaError_t launch_weight(WeightOnly const& p, cudaStream_t stream) {
   attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[1].val.programmaticStreamSerializationAllowed = p.early_launch;
   cudaLaunchConfig_t launch = {};
-  int outputs = C::kOutputs * p.cluster;
-  launch.gridDim = {unsigned((p.n + outputs - 1) / outputs * p.cluster),
+  int of_cluster = outputs * p.cluster, rows = p.rows_at_once;
+  launch.gridDim = {unsigned((p.n + of_cluster - 1) / of_cluster * p.cluster),
                     unsigned((p.m + rows - 1) / rows), 1};
-  launch.blockDim = kThreads;
-  launch.dynamicSmemBytes = layout.bytes;
+  launch.blockDim = threads;
+  launch.dynamicSmemBytes = bytes;
   launch.stream = stream;
   launch.attrs = attributes;
   launch.numAttrs = 2;
-  return cudaLaunchKernelEx(&launch, weight_only<C>, map, p);
+  return cudaLaunchKernelEx(&launch, kernel, maps..., p);
 }
 
-// What is built: one tile a warp where there are too few outputs for more.
+template <class C>
+cudaError_t launch_weight(WeightOnly const& p, cudaStream_t stream) {
+  if (p.cluster < 1 || p.cluster > kLanes || (p.cluster & (p.cluster - 1)) != 0) {
+    return cudaErrorInvalidValue;
+  }
+  int bytes = WeightLayout::of<C>(p).bytes;
+  if (bytes > kSharedBytes || p.slots < 1 || p.slots > kMaxSlots) {
+    return cudaErrorInvalidConfiguration;
+  }
+  CUtensorMap map;
+  cudaError_t error =
+      make_map<int8_t>(&map, p.weight, p.n, p.row_bytes, C::kOutputs, kChunkBytes);
+  return error != cudaSuccess ? error
+                              : launch_blocks(
+                                    p, weight_only<C>, C::kOutputs * C::kGroups, C::kThreads, bytes,
+                                    stream, map);
+}
+
+template <class C>
+cudaError_t launch_stream(WeightOnly const& p, cudaStream_t stream) {
+  if (p.cluster != 1 || p.round_type >= 0 || p.x_type != p.compute_type) {
+    return cudaErrorInvalidValue;
+  }
+  int bytes = StreamLayout::of<C>(p).bytes;
+  if (bytes > kSharedBytes || p.slots < C::kTurns) {
+    return cudaErrorInvalidConfiguration;
+  }
+  using X = typename C::X;
+  CUtensorMap weights, x;
+  cudaError_t error =
+      make_map<int8_t>(&weights, p.weight, p.n, p.row_bytes, C::kOutputs, kChunkBytes);
+  if (error == cudaSuccess) {
+    error = make_map<X>(&x, p.x, p.m, p.k, C::kRows, kChunkBytes / sizeof(X));
+  }
+  return error != cudaSuccess
+             ? error
+             : launch_blocks(
+                   p, weight_stream<C>, C::kOutputs, C::kThreads, bytes, stream, weights, x);
+}
+
+// The longest run of units of a window that share a scale wherever it begins.
+inline int span_of(WeightOnly const& p) {
+  int units = p.group / 32, most = p.window == 0 ? 4 : p.window / 32;
+  int span = 1;
+  while (span < most && units % (2 * span) == 0) {
+    span *= 2;
+  }
+  return span;
+}
+
+// Calls `launch` with the span of the layer's scales as a constant: those that are built.
+template <class Launch>
+cudaError_t with_span(WeightOnly const& p, Launch launch) {
+  if (p.group <= 1) {
+    return launch(std::integral_constant<int, 0>());
+  }
+  return span_of(p) == 4 ? launch(std::integral_constant<int, 4>())
+                         : launch(std::integral_constant<int, 1>());
+}
+
+template <int Kind, class X, int N, int Tiles, int Warps>
+cudaError_t launch_resident(WeightOnly const& p, cudaStream_t stream) {
+  return with_span(p, [&](auto span) {
+    return launch_weight<WeightConfig<Kind, X, N, Tiles, Warps, decltype(span)::value>>(p, stream);
+  });
+}
+
+template <int Kind, class X, int N, int Parts, int Warps>
+cudaError_t launch_streamed(WeightOnly const& p, cudaStream_t stream) {
+  return with_span(p, [&](auto span) {
+    return launch_stream<StreamConfig<Kind, X, N, Parts, Warps, decltype(span)::value>>(p, stream);
+  });
+}
+
+// What is built: see also choose() in native_weight_only.py.
 template <int Kind, class X, int N>
 cudaError_t launch_tiles(WeightOnly const& p, cudaStream_t stream) {
-  if (p.group > 1) {
-    return p.row_tiles == 2 ? launch_weight<WeightConfig<Kind, X, N, 2, true>>(p, stream)
-                            : cudaErrorInvalidValue;
-  }
-  switch (p.row_tiles) {
-    case 4:
-      return launch_weight<WeightConfig<Kind, X, N, 4, false>>(p, stream);
-    case 2:
-      return launch_weight<WeightConfig<Kind, X, N, 2, false>>(p, stream);
-    case 1:
-      if constexpr (N == 1) {
-        return launch_weight<WeightConfig<Kind, X, N, 1, false>>(p, stream);
+  if (p.streams_x) {
+    if constexpr (N > 1) {
+      switch (p.row_tiles * 100 + p.warps) {
+        case 208:
+          return launch_streamed<Kind, X, N, 1, 8>(p, stream);
+        case 408:
+          return launch_streamed<Kind, X, N, 2, 8>(p, stream);
+        case 416:
+          return launch_streamed<Kind, X, N, 2, 16>(p, stream);
       }
-      return cudaErrorInvalidValue;
-    default:
-      return cudaErrorInvalidValue;
+    }
+  } else if constexpr (N <= 2) {
+    switch (p.row_tiles * 100 + p.warps) {
+      case 108:
+        if constexpr (N == 1) {
+          return p.group > 1 ? cudaErrorInvalidValue
+                             : launch_weight<WeightConfig<Kind, X, N, 1, 8, 0>>(p, stream);
+        }
+        break;
+      case 208:
+        return launch_resident<Kind, X, N, 2, 8>(p, stream);
+      case 216:
+        return launch_resident<Kind, X, N, 2, 16>(p, stream);
+    }
   }
+  return cudaErrorInvalidValue;
 }
 
 template <int Kind, class X>
 cudaError_t launch_rows(WeightOnly const& p, cudaStream_t stream) {
-  if (p.rows_at_once < 1 || p.rows_at_once > 16) {
+  int tiles = (p.rows_at_once + 7) / 8;
+  if (p.rows_at_once < 1 || tiles > 8) {
     return cudaErrorInvalidValue;
   }
-  return p.rows_at_once <= 8 ? launch_tiles<Kind, X, 1>(p, stream)
-                             : launch_tiles<Kind, X, 2>(p, stream);
+  return tiles <= 1   ? launch_tiles<Kind, X, 1>(p, stream)
+         : tiles <= 2 ? launch_tiles<Kind, X, 2>(p, stream)
+         : tiles <= 4 ? launch_tiles<Kind, X, 4>(p, stream)
+                      : launch_tiles<Kind, X, 8>(p, stream);
 }
 
 }  // namespace tripy
