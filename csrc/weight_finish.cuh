@@ -7,27 +7,6 @@
 
 namespace tripy {
 
-__device__ __forceinline__ uint32_t remote_address(uint32_t shared, uint32_t rank) {
-  uint32_t address;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared), "r"(rank));
-  return address;
-}
-
-// Arrives like cluster_arrive, but orders no memory: others only wait to write over what this thread
-// has read, or for barriers that a fence of their own has made visible.
-__device__ __forceinline__ void cluster_arrive_unordered() {
-  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-}
-
-// Sends four words to another block's shared memory, whose barrier is told of the bytes.
-__device__ __forceinline__ void send(uint32_t to, uint32_t barrier, uint32_t const (&words)[4]) {
-  asm volatile(
-      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];"
-      ::"r"(to),
-      "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]), "r"(barrier)
-      : "memory");
-}
-
 template <class T>
 struct alignas(16) FourSums {
   T sums[4];

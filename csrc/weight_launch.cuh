@@ -1,9 +1,8 @@
-// Launches weight_only for one kind of weight.
+// Launches weight_only and weight_stream.
 #pragma once
 
 #include "launch.cuh"
-#include "weight_only.cuh"
-#include "weight_stream.cuh"
+#include "weight_dispatch.cuh"
 
 namespace tripy {
 
@@ -58,7 +57,7 @@ cudaError_t launch_stream(WeightOnly const& p, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   int bytes = StreamLayout::of<C>(p).bytes;
-  if (bytes > kSharedBytes || p.slots < C::kTurns) {
+  if (bytes > kSharedBytes || p.slots < 1 || p.slots % C::kTurns != 0) {
     return cudaErrorInvalidConfiguration;
   }
   using X = typename C::X;
@@ -72,83 +71,6 @@ cudaError_t launch_stream(WeightOnly const& p, cudaStream_t stream) {
              ? error
              : launch_blocks(
                    p, weight_stream<C>, C::kOutputs, C::kThreads, bytes, stream, weights, x);
-}
-
-// The longest run of units of a window that share a scale wherever it begins.
-inline int span_of(WeightOnly const& p) {
-  int units = p.group / 32, most = p.window == 0 ? 4 : p.window / 32;
-  int span = 1;
-  while (span < most && units % (2 * span) == 0) {
-    span *= 2;
-  }
-  return span;
-}
-
-// Calls `launch` with the span of the layer's scales as a constant: those that are built.
-template <class Launch>
-cudaError_t with_span(WeightOnly const& p, Launch launch) {
-  if (p.group <= 1) {
-    return launch(std::integral_constant<int, 0>());
-  }
-  return span_of(p) == 4 ? launch(std::integral_constant<int, 4>())
-                         : launch(std::integral_constant<int, 1>());
-}
-
-template <int Kind, class X, int N, int Tiles, int Warps>
-cudaError_t launch_resident(WeightOnly const& p, cudaStream_t stream) {
-  return with_span(p, [&](auto span) {
-    return launch_weight<WeightConfig<Kind, X, N, Tiles, Warps, decltype(span)::value>>(p, stream);
-  });
-}
-
-template <int Kind, class X, int N, int Parts, int Warps>
-cudaError_t launch_streamed(WeightOnly const& p, cudaStream_t stream) {
-  return with_span(p, [&](auto span) {
-    return launch_stream<StreamConfig<Kind, X, N, Parts, Warps, decltype(span)::value>>(p, stream);
-  });
-}
-
-// What is built: see also choose() in native_weight_only.py.
-template <int Kind, class X, int N>
-cudaError_t launch_tiles(WeightOnly const& p, cudaStream_t stream) {
-  if (p.streams_x) {
-    if constexpr (N > 1) {
-      switch (p.row_tiles * 100 + p.warps) {
-        case 208:
-          return launch_streamed<Kind, X, N, 1, 8>(p, stream);
-        case 408:
-          return launch_streamed<Kind, X, N, 2, 8>(p, stream);
-        case 416:
-          return launch_streamed<Kind, X, N, 2, 16>(p, stream);
-      }
-    }
-  } else if constexpr (N <= 2) {
-    switch (p.row_tiles * 100 + p.warps) {
-      case 108:
-        if constexpr (N == 1) {
-          return p.group > 1 ? cudaErrorInvalidValue
-                             : launch_weight<WeightConfig<Kind, X, N, 1, 8, 0>>(p, stream);
-        }
-        break;
-      case 208:
-        return launch_resident<Kind, X, N, 2, 8>(p, stream);
-      case 216:
-        return launch_resident<Kind, X, N, 2, 16>(p, stream);
-    }
-  }
-  return cudaErrorInvalidValue;
-}
-
-template <int Kind, class X>
-cudaError_t launch_rows(WeightOnly const& p, cudaStream_t stream) {
-  int tiles = (p.rows_at_once + 7) / 8;
-  if (p.rows_at_once < 1 || tiles > 8) {
-    return cudaErrorInvalidValue;
-  }
-  return tiles <= 1   ? launch_tiles<Kind, X, 1>(p, stream)
-         : tiles <= 2 ? launch_tiles<Kind, X, 2>(p, stream)
-         : tiles <= 4 ? launch_tiles<Kind, X, 4>(p, stream)
-                      : launch_tiles<Kind, X, 8>(p, stream);
 }
 
 }  // namespace tripy

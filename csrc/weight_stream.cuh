@@ -267,7 +267,9 @@ __global__ __launch_bounds__(C::kThreads, 1) void weight_stream(
       barrier_arrive(empty + 8 * stage);
     }
     stage += C::kTurns;
-    if (stage >= stages) {  // There are at least as many stages as turns.
+    // A multiple of the turns, so that a stage is always one turn's: others could not tell whether
+    // it is full of their chunk or not yet of an earlier one.
+    if (stage >= stages) {
       stage -= stages, phase ^= 1;
     }
   }

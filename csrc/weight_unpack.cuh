@@ -5,7 +5,10 @@
 // are its share of two steps of 16 columns (one of 32 where both are int8).
 #pragma once
 
+#include <cuda_fp8.h>
+
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "mma.cuh"
@@ -25,14 +28,12 @@ __device__ __forceinline__ void from_int4(__nv_bfloat16 type, uint32_t w, uint32
 }
 
 __device__ __forceinline__ void from_float8(__half, uint32_t w, uint32_t (&pairs)[2]) {
-  asm("{\n"
-      ".reg .b16 low, high;\n"
-      "mov.b32 {low, high}, %2;\n"
-      "cvt.rn.f16x2.e4m3x2 %0, low;\n"
-      "cvt.rn.f16x2.e4m3x2 %1, high;\n"
-      "}"
-      : "=r"(pairs[0]), "=r"(pairs[1])
-      : "r"(w));
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    auto two = static_cast<__nv_fp8x2_storage_t>(w >> 16 * i);
+    __half2_raw pair = __nv_cvt_fp8x2_to_halfraw2(two, __NV_E4M3);
+    memcpy(&pairs[i], &pair, sizeof(pair));
+  }
 }
 
 __device__ __forceinline__ void from_float8(__nv_bfloat16, uint32_t w, uint32_t (&pairs)[2]) {

@@ -97,14 +97,6 @@ def configs(rows, blocks=False):
     return [Config(t, c, s, at_once, w) for t, w in cuts for c in (1, 2, 4, 8) for s in (1, 3)]
 
 
-def turns(config, group, window):
-    """Chunks of a block that streams x that are multiplied at once, the fewest stages it needs."""
-    wide = group > 1 and group % 128 == 0 and (window or 128) >= 128
-    shares = 2 if config.rows > 32 and config.warps > 2 * config.row_tiles else 1
-    lanes = config.warps * 2 // config.row_tiles // shares
-    return lanes if wide else lanes // 4
-
-
 def streamed(rows, group, window):
     """Every configuration for so many rows where x comes with the weights."""
     for tiles, warps in ((2, 8), (4, 8), (4, 16)):

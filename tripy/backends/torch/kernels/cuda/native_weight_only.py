@@ -35,6 +35,7 @@ _MULTIPROCESSORS = 132
 _ARRIVALS = 4  # Parts of x.
 _MANY = 48 * _MULTIPROCESSORS  # Outputs: so many have tiles for all in larger blocks.
 _STAGES = 12
+_WHOLE = 128  # Columns of a block of scales from which on warps have whole chunks.
 _HALF = 115712  # Bytes of shared memory with which two blocks share a multiprocessor.
 _ROW, _EIGHT = 16, 8
 MOST_ROWS = 64  # At once, where x is multiplied as it is; more are done one part after the other.
@@ -52,7 +53,7 @@ class Config(NamedTuple):
         cluster: Blocks that share the columns, each with its part of x: 1, 2, 4 or 8; 1 where x is
             streamed.
         slots: Places of a warp for 128 bytes of each of its outputs: 1 to 8. Of a block that
-            streams x, stages: at least as many as turns.
+            streams x, stages: a multiple of `turns`.
         rows: Rows of x that a block takes: 1 to 16, or 9 to 64 that are streamed.
         warps: Of a block, that multiply: 8 or 16; 8 where ``row_tiles`` is 1, or 2 and x streamed.
         streams: Whether x comes with the weights.
@@ -173,6 +174,14 @@ def _blocks_in_chunk(group: int, units: int) -> int:
     return (units + of_block - 2) // of_block + 1
 
 
+def turns(config: Config, packed: GpuWeight, group: int) -> int:
+    """How many chunks the warps of a block that streams x multiply at once."""
+    whole = group > 1 and group % _WHOLE == 0 and packed.window in (0, _WHOLE)
+    shares = 2 if config.rows > 32 and config.warps > 2 * config.row_tiles else 1
+    lanes = 2 * config.warps // config.row_tiles // shares
+    return lanes if whole else lanes // 4
+
+
 def streams(kind: str, x_type: torch.dtype, rounded: bool) -> bool:
     """Whether x can come with the weights: it is multiplied as it is in memory."""
     return not rounded and compute_type(kind, x_type, rounded) is x_type
@@ -198,8 +207,10 @@ def choose(
     if streamed and rows > 8:
         tiles, warps = (4, 16) if packed.shape[0] > _MANY else (2, 8)
         config = Config(tiles, 1, _STAGES, min(rows, MOST_ROWS), warps, True)
+        step = turns(config, packed, group)
+        config = config._replace(slots=_STAGES // step * step)
         while shared_bytes(config, packed, compute, group) > MEMORY:
-            config = config._replace(slots=config.slots - 1)
+            config = config._replace(slots=config.slots - step)
         return config
     at_once = min(rows, _MOST_RESIDENT_ROWS)
     while True:
