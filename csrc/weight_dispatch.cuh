@@ -39,39 +39,25 @@ cudaError_t launch_resident(WeightOnly const& p, cudaStream_t stream) {
   });
 }
 
-template <int Kind, class X, int N, int Parts, int Warps>
-cudaError_t launch_streamed(WeightOnly const& p, cudaStream_t stream) {
-  return with_span(p, [&](auto span) {
-    return launch_stream<StreamConfig<Kind, X, N, Parts, Warps, decltype(span)::value>>(p, stream);
-  });
-}
-
 // What is built: see also choose() in native_weight_only.py.
 template <int Kind, class X, int N>
 cudaError_t launch_tiles(WeightOnly const& p, cudaStream_t stream) {
   if (p.streams_x) {
     if constexpr (N > 1) {
-      switch (p.row_tiles * 100 + p.warps) {
-        case 208:
-          return launch_streamed<Kind, X, N, 1, 8>(p, stream);
-        case 408:
-          return launch_streamed<Kind, X, N, 2, 8>(p, stream);
-        case 416:
-          return launch_streamed<Kind, X, N, 2, 16>(p, stream);
-      }
+      return p.group > 1 ? launch_stream<StreamConfig<Kind, X, N, true>>(p, stream)
+                         : launch_stream<StreamConfig<Kind, X, N, false>>(p, stream);
     }
   } else if constexpr (N <= 2) {
-    switch (p.row_tiles * 100 + p.warps) {
-      case 108:
-        if constexpr (N == 1) {
-          return p.group > 1 ? cudaErrorInvalidValue
-                             : launch_weight<WeightConfig<Kind, X, N, 1, 8, 0>>(p, stream);
-        }
-        break;
-      case 208:
-        return launch_resident<Kind, X, N, 2, 8>(p, stream);
-      case 216:
-        return launch_resident<Kind, X, N, 2, 16>(p, stream);
+    if (p.row_tiles == 2 && p.warps == 8) {
+      return launch_resident<Kind, X, N, 2, 8>(p, stream);
+    }
+    if (p.row_tiles == 2 && p.warps == 16) {
+      return launch_resident<Kind, X, N, 2, 16>(p, stream);
+    }
+    if constexpr (N == 1) {  // Where there are few outputs.
+      if (p.row_tiles == 1 && p.warps == 8 && p.group <= 1) {
+        return launch_weight<WeightConfig<Kind, X, N, 1, 8, 0>>(p, stream);
+      }
     }
   }
   return cudaErrorInvalidValue;

@@ -17,8 +17,8 @@ struct alignas(16) FourSums {
   }
 };
 
-// The sum of `Count` parts, a power of two, by the tree in which part i and i + Count / 2 come
-// first. Cut into every second part, it is the tree of each cut and then their sum.
+// The sum of `Count` parts, a power of two, by the tree in which parts i and i + Count / 2 come
+// first.
 template <class T, int Count, int First = 0, int Step = 1, class Part>
 __device__ __forceinline__ T tree_sum(Part part) {
   if constexpr (Count == 1) {
@@ -101,8 +101,8 @@ struct Outputs {
 };
 
 // Finishes the sums of one group of rows, of which `sums` has [lane][tile][tile of x][thread].
-// `Warps` do so, each for one tile. `row_of` is the row of x of a column of the tensor cores; `wait`
-// waits until the sums are there.
+// `Warps` do so, each for one tile. `row_of` gives the row of x of a column of the tensor cores;
+// `wait` returns when the sums are there.
 template <class Total, int Tiles, int N, int Lanes, int Warps, class Row, class Wait>
 __device__ __forceinline__ void finish_sums(
     WeightOnly const& p, FourSums<Total> const* sums, int rows, int first_row,

@@ -15,7 +15,6 @@
 
 namespace tripy {
 
-constexpr int kMaxRows = 64;
 constexpr int kArrivals = 4;  // Parts of x, each of which is multiplied as soon as it is there.
 
 // Neighbours that a thread reads at once.
@@ -125,7 +124,8 @@ __device__ __forceinline__ void prepare_rows(
 #pragma unroll 4
         for (; units.unit < last; units.next(), address += address_step) {
           bool inside = units.column < columns;
-          copy_async<kBytes>(address, x + (inside ? units.column : 0), inside ? kBytes : 0);
+          void const* from = inside ? x + units.column : p.x;
+          copy_async<kBytes>(address, from, inside ? kBytes : 0);
         }
         copy_async_arrive(arrived);
         arrived += 8;

@@ -57,7 +57,7 @@ cudaError_t launch_stream(WeightOnly const& p, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   int bytes = StreamLayout::of<C>(p).bytes;
-  if (bytes > kSharedBytes || p.slots < 1 || p.slots % C::kTurns != 0) {
+  if (bytes > kSharedBytes || p.slots < 2) {
     return cudaErrorInvalidConfiguration;
   }
   using X = typename C::X;

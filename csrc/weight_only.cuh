@@ -1,5 +1,5 @@
-// y[M, N] = activation(x'[M, K] · (w[N, K] · scale)ᵀ + bias[N]) + residual[M, N] for few rows: w is
-// packed, x' is x, normalized and rounded as asked for. For compute capability 9.0.
+// y[M, N] = activation(x'[M, K] · (w[N, K] · scale)ᵀ + bias[N]) + residual[M, N] for few rows: w
+// is packed, x' is x, rounded as asked for. For compute capability 9.0.
 //
 // Reading w is all the time there is. So it is asked for before anything else, even before the
 // kernel in front has ended, and kept coming: the copy engine fills a ring of slots in shared
@@ -7,16 +7,18 @@
 // warp that is done with a slot orders the next copy into it itself, so none waits for another.
 //
 //   columns  Chunk c of 128 bytes belongs to lane c % 8 of eight lanes, where a lane is a warp or
-//            the warps of one number in a block. A cluster of C blocks has C x 8 warps: block r
-//            takes the chunks of lanes r, r + C, …, and 8 / C warps take turns at these. The other
-//            factor, C, are rows: C groups of 16 x Tiles, each of one warp a lane.
-//   scales   Those that vary along the columns come with the weights, in the slot behind them, by
-//            copies of each thread for a row. A slot is full when these have come, too.
-//   x        Only the block's chunks of it are in its shared memory. The more rows x has, the
-//            larger a cluster has to be: what is read of x is 1 / C of it a group of rows.
+//            the warps of one number in a block. A cluster of C blocks of W warps has C x W: block
+//            r takes the chunks of lanes r, r + C, …, and 8 / C warps take turns at these. The
+//            other factor, C x W / 8, are rows: groups of 16 x Tiles, each of one warp a lane.
+//   scales   Those that vary along the columns come with the weights, by copies of each thread for
+//            a row. A slot is full when these have come, too.
+//   x        Only the block's chunks of it are in its shared memory. They arrive in four parts, so
+//            that the first ones are multiplied while the others are on their way. The more rows x
+//            has, the larger a cluster has to be: what is read of x is 1 / C of it a group of rows.
 //   sums     Each lane's in the order of its chunks, in the tensor cores' registers; then the
-//            eight lanes' by a fixed tree. A row of y is therefore the same, bit for bit, whatever
-//            other rows there are, and how many, and whatever Tiles and C.
+//            eight lanes' by a fixed tree, in the block to which all are sent. A row of y is
+//            therefore the same, bit for bit, whatever other rows there are, and how many, and
+//            whatever Tiles, C and W.
 #pragma once
 
 #include "hopper.cuh"
@@ -151,14 +153,15 @@ __global__ __launch_bounds__(C::kThreads, C::kBlocksAtOnce) void weight_only(
   int first_row = blockIdx.y * p.rows_at_once, rows = min(p.rows_at_once, p.m - first_row);
   int all_chunks = (p.row_bytes + kChunkBytes - 1) / kChunkBytes;
   int chunks = (all_chunks - rank + cluster - 1) >> cluster_bits;  // This block's.
-  int count = chunks * groups;  // This block's slots, over time.
+  int count = chunks * groups;  // Its slots, over time.
   auto layout = WeightLayout::of<C>(p);
   uint32_t ring = shared_address(memory), full = ring + layout.barriers;
   uint32_t arrived = full + C::kWarps * p.slots * 8, summed = arrived + kArrivals * 8;
   auto x = reinterpret_cast<Eight<typename C::X>*>(memory + layout.x);
 
   // Each warp has slots of its own. Its copy number i:
-  int copies = (count - warp + C::kWarps - 1) / C::kWarps, first_output = first + group * C::kOutputs;
+  int copies = (count - warp + C::kWarps - 1) / C::kWarps;
+  int first_output = first + group * C::kOutputs;
   auto chunk_of = [&](int i) { return (warp + i * C::kWarps) >> group_bits; };
   ScaleBlocks blocks(p);
   auto copy_weights = [&](int i, int slot) {

@@ -28,11 +28,11 @@ struct WeightOnly {
   int round_type;           // kTypeInt8 or kTypeFloat8, or -1: x is not rounded
   int compute_type;         // kTypeFloat16, kTypeBFloat16 or kTypeInt8
   int activation;           // enum Activation in epilogue.cuh
-  int row_tiles;            // of 16 outputs: of a warp, 1 or 2; of a block that streams x, 2 or 4
+  int row_tiles;            // of 16 outputs, of a warp: 1 or 2; streaming x, 2
   int cluster;              // blocks that share the columns: 1, 2, 4 or 8; streaming x, 1
   int slots;                // of a warp, 1 to 8; of a block that streams x, stages
   int rows_at_once;         // of x, by one block: up to 16, or 9 to 64 that are streamed
-  int warps;                // of a block: 8 or 16
+  int warps;                // of a block: 8 or 16; streaming x, 8 that multiply
   int streams_x;            // 1: x comes with the weights (weight_stream.cuh)
   int early_launch;         // 1: may start while the kernel before it ends
 };

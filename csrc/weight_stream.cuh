@@ -1,13 +1,11 @@
 // The same products as weight_only.cuh for more rows, of which not even a part of the columns has
 // room in shared memory: x comes with the weights, chunk by chunk, and goes with them.
 //
-//   stages   A warp of its own asks for chunk after chunk: 128 bytes of each of 32 or 64 rows of the
+//   stages   A warp of its own asks for chunk after chunk: 128 bytes of each of 64 rows of the
 //            weight, and the columns of x that belong to them, which come from the L2 cache.
-//   warps    The others multiply. A chunk is one turn's of several; within a turn each warp has 32
-//            rows of the weight, all of the chunk's columns or a quarter of them, and all rows of x
-//            or half of them: then it has registers for fewer sums, but weights are unpacked twice.
-//   sums     Each warp's in the order of its chunks, in the tensor cores' registers, then those of
-//            quarters and turns by a fixed tree: a row of y does not depend on the other rows.
+//   warps    Eight others multiply, each 32 of the rows and a quarter of the chunk's columns.
+//   sums     Each warp's in the order of chunks, in the tensor cores' registers, then those of the
+//            four quarters by a fixed tree: a row of y does not depend on the other rows.
 #pragma once
 
 #include "hopper.cuh"
@@ -16,37 +14,31 @@
 
 namespace tripy {
 
-// `Span` as in WeightConfig; 4: warps have whole chunks, so that scales are seldom applied.
-template <int Kind_, class X_, int ColumnTiles, int Parts_, int Warps_, int Span_>
+template <int Kind_, class X_, int ColumnTiles, bool Blocks_>
 struct StreamConfig {
   static constexpr int kKind = Kind_;
   using X = X_;                           // In which tensor cores multiply.
   static constexpr int kN = ColumnTiles;  // Tiles of 8 rows of x.
   static constexpr int kRows = 8 * kN;
-  static constexpr bool kBlocks = Span_ > 0;  // Scales vary along the columns.
+  static constexpr bool kBlocks = Blocks_;  // Scales vary along the columns.
   static constexpr bool kInteger = std::is_same_v<X, int8_t>;
   using Sum = std::conditional_t<kInteger, int, float>;  // Of the tensor cores.
   using Total = std::conditional_t<kInteger && !kBlocks, int, float>;
   static constexpr int kHalves = kKind == kWeightInt4 ? 2 : 1;  // Weights a byte.
   static constexpr int kChunkColumns = kChunkBytes * kHalves;
   static constexpr int kUnits = kChunkColumns / 32;
-  static constexpr int kTiles = 2;                      // Of 16 rows, of a warp.
-  static constexpr int kParts = Parts_;                 // Of the rows.
-  static constexpr int kWarps = Warps_;                 // That multiply.
-  static constexpr int kQuarters = Span_ == 4 ? 1 : 4;  // Among which a chunk is divided.
-  static constexpr int kPieces = 4 / kQuarters;         // Of 32 bytes, of a warp.
-  // Of the rows of x. Of so many rows, warps have registers for half of the sums only.
-  static constexpr int kShares = kN > 4 && kWarps / kParts > 4 ? 2 : 1;
-  static constexpr int kShareN = kN / kShares;
-  static constexpr int kLanes = kWarps / kParts / kShares;  // Whose sums are added up.
-  static constexpr int kTurns = kLanes / kQuarters;
+  static constexpr int kQuarters = 4;  // Pieces of 32 bytes of a row of a chunk.
+  static constexpr int kTiles = 2;     // Of 16 rows, of a warp.
+  static constexpr int kParts = 2;     // Of the rows.
+  static constexpr int kWarps = kQuarters * kParts;  // That multiply.
   static constexpr int kOutputs = 16 * kTiles * kParts;
   static constexpr int kThreads = 32 * (kWarps + 1);
   static constexpr int kWeightBytes = kOutputs * kChunkBytes;
   static constexpr int kLines = kChunkColumns * int(sizeof(X)) / 128;  // Of a row of x in a chunk.
   static constexpr int kXBytes = kLines * 128 * kRows;
   static constexpr int kStageBytes = kWeightBytes + kXBytes;
-  static constexpr int kSumBytes = kLanes * kParts * kTiles * kN * 32 * 16;
+  static constexpr int kSumBytes = kWarps * kTiles * kN * 32 * 16;
+
   // Which row of a tile of x is which column of the tensor cores: an order in which the rows that
   // are read at once are in different banks.
   static __device__ __forceinline__ int row_of(int column) {
@@ -72,87 +64,89 @@ struct StreamLayout {
   }
 };
 
-// One warp's products of a stage, from piece `first` on.
+// One warp's products of a stage.
 template <class C>
 __device__ __forceinline__ void multiply_stage(
-    WeightOnly const& p, typename C::Total (&totals)[C::kTiles][C::kShareN][4], char const* weights,
-    char const* x, float const* scales, int first, int first_unit, ScaleBlocks const& blocks) {
+    WeightOnly const& p, typename C::Total (&totals)[C::kTiles][C::kN][4], char const* weights,
+    char const* x, float const* scales, int quarter, int first_unit, ScaleBlocks const& blocks) {
   using X = typename C::X;
   constexpr int kSteps = C::kInteger ? 1 : 2;
   int lane = threadIdx.x % 32, group = lane / 4, part = lane % 4;
   int row = group % 4 * 2 + group / 4, x_row = C::row_of(group);
   int window = C::kHalves == 2 ? p.window / 32 : 1;  // In units: 1, 2 or 4.
+  // The copy engine has swapped pieces of 16 bytes within rows of 128.
+  int byte = ((quarter * 2 + part / 2) ^ row) * 16 + part % 2 * 8;
+  uint2 w[C::kTiles][2];
+#pragma unroll
+  for (int tile = 0; tile < C::kTiles; tile++) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      int address = (tile * 16 + i * 8 + row) * kChunkBytes + byte;
+      w[tile][i] = *reinterpret_cast<uint2 const*>(weights + address);
+    }
+  }
   auto half = [&](auto number) {
     constexpr int kHalf = decltype(number)::value;
-    auto unit_of = [&](int piece) {
-      return C::kHalves == 2 ? piece + (piece & -window) + kHalf * window : piece;
-    };
-    auto products = [&](int piece, auto& sums) {
-      // The copy engine has swapped pieces of 16 bytes within rows of 128.
-      int byte = ((piece * 2 + part / 2) ^ row) * 16 + part % 2 * 8;
-      uint32_t a[C::kTiles][kSteps][4];
+    int unit = quarter;
+    if constexpr (C::kHalves == 2) {
+      unit += (quarter & -window) + kHalf * window;
+    }
+    uint32_t a[C::kTiles][kSteps][4];
 #pragma unroll
-      for (int tile = 0; tile < C::kTiles; tile++) {
+    for (int tile = 0; tile < C::kTiles; tile++) {
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-          int address = (tile * 16 + i * 8 + row) * kChunkBytes + byte;
-          uint2 w = *reinterpret_cast<uint2 const*>(weights + address);
-          uint32_t first[2], second[2];
-          unpack<C::kKind, X, kHalf>(w.x, first);
-          unpack<C::kKind, X, kHalf>(w.y, second);
-          if constexpr (C::kInteger) {
-            a[tile][0][i] = first[0], a[tile][0][2 + i] = second[0];
+      for (int i = 0; i < 2; i++) {
+        uint32_t first[2], second[2];
+        unpack<C::kKind, X, kHalf>(w[tile][i].x, first);
+        unpack<C::kKind, X, kHalf>(w[tile][i].y, second);
+        if constexpr (C::kInteger) {
+          a[tile][0][i] = first[0], a[tile][0][2 + i] = second[0];
+        } else {
+          a[tile][0][i] = first[0], a[tile][0][2 + i] = first[1];
+          a[tile][1][i] = second[0], a[tile][1][2 + i] = second[1];
+        }
+      }
+    }
+    constexpr int kUnitBytes = 32 * sizeof(X);
+    int at = unit * kUnitBytes % 128 + part * int(sizeof(Eight<X>));
+    char const* from = x + (unit * kUnitBytes / 128 * C::kRows + x_row) * 128;
+    from += (at / 16 ^ x_row) * 16 + at % 16;
+    Eight<X> b[C::kN];
+#pragma unroll
+    for (int n = 0; n < C::kN; n++) {
+      b[n] = *reinterpret_cast<Eight<X> const*>(from + n * 8 * 128);
+    }
+    [[maybe_unused]] typename C::Sum sums[C::kTiles][C::kN][4] = {};
+    // All first steps before the second ones, which wait for them.
+#pragma unroll
+    for (int step = 0; step < kSteps; step++) {
+#pragma unroll
+      for (int n = 0; n < C::kN; n++) {
+#pragma unroll
+        for (int tile = 0; tile < C::kTiles; tile++) {
+          uint32_t b0 = b[n].words[step * 2], b1 = b[n].words[step * 2 + 1];
+          if constexpr (C::kBlocks) {
+            multiply(X(), sums[tile][n], a[tile][step], b0, b1);
           } else {
-            a[tile][0][i] = first[0], a[tile][0][2 + i] = first[1];
-            a[tile][1][i] = second[0], a[tile][1][2 + i] = second[1];
+            multiply(X(), totals[tile][n], a[tile][step], b0, b1);
           }
         }
       }
-      constexpr int kUnitBytes = 32 * sizeof(X);
-      int unit = unit_of(piece);
-      int at = unit * kUnitBytes % 128 + part * int(sizeof(Eight<X>));
-      char const* from = x + (unit * kUnitBytes / 128 * C::kRows + x_row) * 128;
-      from += (at / 16 ^ x_row) * 16 + at % 16;
-      Eight<X> b[C::kShareN];
-#pragma unroll
-      for (int n = 0; n < C::kShareN; n++) {
-        b[n] = *reinterpret_cast<Eight<X> const*>(from + n * 8 * 128);
-      }
-      // All first steps before the second ones, which wait for them.
-#pragma unroll
-      for (int step = 0; step < kSteps; step++) {
-#pragma unroll
-        for (int n = 0; n < C::kShareN; n++) {
-#pragma unroll
-          for (int tile = 0; tile < C::kTiles; tile++) {
-            multiply(
-                X(), sums[tile][n], a[tile][step], b[n].words[step * 2], b[n].words[step * 2 + 1]);
-          }
-        }
-      }
-    };
+    }
     if constexpr (C::kBlocks) {
-      typename C::Sum sums[C::kTiles][C::kShareN][4] = {};
-#pragma unroll 1
-      for (int piece = first; piece < first + C::kPieces; piece++) {
-        products(piece, sums);
-      }
       // The first block in the stage is that of its first unit.
-      int block = blocks.of(first_unit + unit_of(first)) - blocks.of(first_unit);
+      int block = blocks.of(first_unit + unit) - blocks.of(first_unit);
 #pragma unroll
       for (int tile = 0; tile < C::kTiles; tile++) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           float by = scales[block * C::kOutputs + tile * 16 + i / 2 * 8 + row];
 #pragma unroll
-          for (int n = 0; n < C::kShareN; n++) {
+          for (int n = 0; n < C::kN; n++) {
             totals[tile][n][i] += static_cast<float>(sums[tile][n][i]) * by;
           }
         }
       }
-    } else {
-      static_assert(C::kPieces == 1);
-      products(first, totals);
     }
   };
   half(std::integral_constant<int, 0>());
@@ -206,7 +200,7 @@ __global__ __launch_bounds__(C::kThreads, 1) void weight_stream(
     if (lane == 0) {
       for (int i = 0; i < stages; i++) {
         barrier_init(full + 8 * i, C::kBlocks ? 1 + 32 : 1);
-        barrier_init(empty + 8 * i, C::kQuarters * C::kParts * C::kShares);
+        barrier_init(empty + 8 * i, C::kWarps);
       }
       barrier_init_fence();
       for (int i = 0; i < min(stages, chunks); i++) {
@@ -246,31 +240,25 @@ __global__ __launch_bounds__(C::kThreads, 1) void weight_stream(
     }
     return;
   }
-  int part = warp % C::kParts, quarter = warp / C::kParts % C::kQuarters;
-  int share = warp / (C::kParts * C::kQuarters) % C::kShares;
-  int turn = warp / (C::kParts * C::kQuarters * C::kShares), stage = turn;
+  int part = warp % C::kParts, quarter = warp / C::kParts, stage = 0;
   constexpr int kTiles = C::kTiles * C::kParts;  // Of the block.
   Outputs outputs(p, C::kBlocks, first + warp % kTiles * 16 + lane / 4 % 4 * 2 + lane / 16);
-  typename C::Total totals[C::kTiles][C::kShareN][4] = {};
+  typename C::Total totals[C::kTiles][C::kN][4] = {};
   uint32_t phase = 0;
-  for (int chunk = turn; chunk < chunks; chunk += C::kTurns) {
+  for (int chunk = 0; chunk < chunks; chunk++) {
     barrier_wait(full + 8 * stage, phase);
     char const* at = memory + stage * C::kStageBytes;
     auto scales =
         reinterpret_cast<float const*>(memory + layout.scales + stage * layout.scale_bytes);
     multiply_stage<C>(
-        p, totals, at + part * 16 * C::kTiles * kChunkBytes,
-        at + C::kWeightBytes + share * C::kShareN * 8 * 128,
+        p, totals, at + part * 16 * C::kTiles * kChunkBytes, at + C::kWeightBytes,
         scales + part * 16 * C::kTiles, quarter, chunk * C::kUnits, blocks);
     __syncwarp();
     if (lane == 0) {
       barrier_arrive(empty + 8 * stage);
     }
-    stage += C::kTurns;
-    // A multiple of the turns, so that a stage is always one turn's: others could not tell whether
-    // it is full of their chunk or not yet of an earlier one.
-    if (stage >= stages) {
-      stage -= stages, phase ^= 1;
+    if (++stage == stages) {
+      stage = 0, phase ^= 1;
     }
   }
   group_sync<32 * C::kWarps>(1);  // All have read the stages, over which sums are written.
@@ -279,13 +267,13 @@ __global__ __launch_bounds__(C::kThreads, 1) void weight_stream(
 #pragma unroll
   for (int i = 0; i < C::kTiles; i++) {
 #pragma unroll
-    for (int n = 0; n < C::kShareN; n++) {
-      int tile = (turn * C::kQuarters + quarter) * kTiles + part * C::kTiles + i;
-      memcpy(&sums[(tile * C::kN + share * C::kShareN + n) * 32 + lane], totals[i][n], sizeof(Four));
+    for (int n = 0; n < C::kN; n++) {
+      int tile = quarter * kTiles + part * C::kTiles + i;
+      memcpy(&sums[(tile * C::kN + n) * 32 + lane], totals[i][n], sizeof(Four));
     }
   }
   group_sync<32 * C::kWarps>(1);
-  finish_sums<typename C::Total, kTiles, C::kN, C::kLanes, C::kWarps>(
+  finish_sums<typename C::Total, kTiles, C::kN, C::kQuarters, C::kWarps>(
       p, sums, rows, first_row, outputs, [](int column) { return C::row_of(column); }, [] {});
 }
 

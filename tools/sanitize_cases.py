@@ -74,8 +74,7 @@ def few_rows() -> int:
         of.Config(tiles, cluster, 1 + (tiles + cluster) % 3, 0, warps)
         for tiles, warps in ((1, 8), (2, 8), (2, 16)) for cluster in (1, 2, 4, 8)
     ]  # fmt: skip
-    cuts = ((2, 1, 8, 0, 8), (4, 1, 5, 0, 8), (4, 1, 8, 0, 16))
-    streamed = [of.Config(*cut, streams=True) for cut in cuts]
+    streamed = [of.Config(2, 1, slots, 0, 8, streams=True) for slots in (2, 4)]
     for kind, x_type, m in itertools.product(
         PACK, (torch.float16, torch.bfloat16, INT8), (1, 11, 30, 61)
     ):

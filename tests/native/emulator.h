@@ -294,8 +294,8 @@ void multiply(T, float (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1
   }
 }
 
-// Lane 4 g + t has four neighbours of each: a[g, k], a[g + 8, k], a[g, k + 16], a[g + 8, k + 16] and
-// b[k, g], b[k + 16, g] for k = 4 t.
+// Lane 4 g + t has four neighbours of each: a[g, k], a[g + 8, k], a[g, k + 16], a[g + 8, k + 16]
+// and b[k, g], b[k + 16, g] for k = 4 t.
 inline void multiply(
     int8_t, int (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1) {
   uint64_t all[3][32];

@@ -40,10 +40,12 @@ def test_reasons():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("outputs", [700, 5000, 8192])
 @pytest.mark.parametrize("columns", [64, 1600, 8192, 14336, 65536, 2**18])
-def test_choices_fit(kind, columns):
+def test_choices_fit(kind, outputs, columns):
     """A block's memory holds what the table chooses, for any number of rows."""
-    plain = torch.zeros(5000, columns, dtype=F8 if kind == "float8" else torch.int8, device="meta")
+    of = F8 if kind == "float8" else torch.int8
+    plain = torch.zeros(outputs, columns, dtype=of, device="meta")
     data = plain[:, : columns // 2] if kind == "int4" else plain
     packed = packing.GpuWeight(kind, data, 128 if kind == "int4" else 0, plain.shape)
     types = [torch.float16, torch.bfloat16] + ([torch.int8] if kind != "float8" else [])
@@ -51,10 +53,11 @@ def test_choices_fit(kind, columns):
         for rows, group in itertools.product((1, 2, 7, 8, 9, 16, 17, 33, 64, 99), (1, 32, 96, 128)):
             config = module.choose(rows, packed, compute, group, streamed)
             assert module.shared_bytes(config, packed, compute, group) <= module.MEMORY
-            assert 1 <= config.rows <= min(rows, 64 if streamed else 16)
-            assert config.streams == (streamed and rows > 8)
+            assert 1 <= config.rows <= min(rows, 64 if config.streams else 16)
             if config.streams:
-                assert config.slots >= turns(config, group, packed.window)
+                assert streamed and rows > 8 and config.slots >= 3
+            else:
+                assert not streamed or rows <= 16
 
 
 def test_what_is_streamed():
@@ -62,10 +65,11 @@ def test_what_is_streamed():
     half, int8 = torch.float16, torch.int8
     for kind in KINDS:
         assert module.streams(kind, half, rounded=False)
-        assert module.most_rows(kind, half, rounded=False) == 64
+        assert module.most_rows(kind, 8192, half, rounded=False) == 64
+        assert module.most_rows(kind, 4096, half, rounded=False) == 16
         assert not module.streams(kind, half, rounded=True)
-        assert module.most_rows(kind, half, rounded=True) == 16
-        assert module.most_rows(kind, F8, rounded=False) == 16
+        assert module.most_rows(kind, 8192, half, rounded=True) == 16
+        assert module.most_rows(kind, 8192, F8, rounded=False) == 16
         assert module.streams(kind, int8, rounded=False) == (kind != "float8")
         assert not module.streams(kind, torch.float32, rounded=False)
 
@@ -97,12 +101,9 @@ def configs(rows, blocks=False):
     return [Config(t, c, s, at_once, w) for t, w in cuts for c in (1, 2, 4, 8) for s in (1, 3)]
 
 
-def streamed(rows, group, window):
-    """Every configuration for so many rows where x comes with the weights."""
-    for tiles, warps in ((2, 8), (4, 8), (4, 16)):
-        config = Config(tiles, 1, 1, min(rows, 64), warps, True)
-        for slots in (turns(config, group, window), 8):
-            yield config._replace(slots=slots)
+def streamed(rows):
+    """The same where x comes with the weights."""
+    return [Config(2, 1, slots, min(rows, 64), 8, True) for slots in (2, 4)] if rows > 8 else []
 
 
 def run(x, packed, scale, config=None, dtype=torch.float32, **kwargs):
@@ -127,7 +128,7 @@ def test_product(library, kind, x_type, m):
         wanted = (x.double() @ plain.T) * scale.double()
         sums = (x.double().abs() @ plain.abs().T) * scale.double()
         first = None
-        for config in (None, *configs(m), *(streamed(m, 1, packed.window) if m > 8 else ())):
+        for config in (None, *configs(m), *streamed(m)):
             if config is None or fits(config, packed):
                 y = run(x, packed, scale, config)
                 assert ((y.double() - wanted).abs() <= 2e-6 * sums).all(), (n, k, config)
@@ -139,10 +140,10 @@ def test_product(library, kind, x_type, m):
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_do_not_depend_on_others(library, kind):
-    """Nor on how many there are, up to 8, 32 or beyond."""
+    """Nor on how many there are, of those that one kernel takes."""
     _, packed = weight_of(kind, 300, 1600)
     x, scale = torch.randn(150, 1600, device="cuda").half(), torch.rand(300, device="cuda")
-    for most, fewer in ((8, (1, 2, 5)), (32, (9, 16, 17, 31)), (150, (33, 64, 70))):
+    for most, fewer in ((16, (1, 2, 8, 9)), (150, (17, 31, 33, 64, 70))):
         together = run(x[:most], packed, scale)
         for rows in fewer:
             assert torch.equal(run(x[:rows], packed, scale), together[:rows])
@@ -160,7 +161,7 @@ def test_integer_products_are_exact(library, kind, m):
         x = torch.randint(-128, 128, (m, k), dtype=torch.int8, device="cuda")
         one = torch.ones(1, device="cuda")
         wanted = (x.double() @ plain.T * 0.5).float()
-        for config in (None, *configs(m), *(streamed(m, 1, packed.window) if m > 8 else ())):
+        for config in (None, *configs(m), *streamed(m)):
             if config is None or fits(config, packed, torch.int8):
                 assert torch.equal(run(x, packed, one, config, x_scale=0.5), wanted)
 
@@ -194,9 +195,8 @@ def test_block_scales(library, kind, block, x_type):
         expanded = plain * scale.double().repeat_interleave(block, 1)
         sums = x.double().abs() @ expanded.abs().T
         first = None
-        others = streamed(m, block, packed.window) if m > 8 else ()
         compute = torch.float16 if x_type is torch.bfloat16 else x_type
-        for config in (None, *configs(m, blocks=True), *others):
+        for config in (None, *configs(m, blocks=True), *streamed(m)):
             if config is None or fits(config, packed, compute, block):
                 y = run(x, packed, scale, config)
                 assert ((y.double() - x.double() @ expanded.T).abs() <= 2e-6 * sums).all(), config
@@ -217,7 +217,7 @@ def test_epilogue(library, activation, dtype):
         linear = x.double() @ plain.T * scale.double() + bias.double()
         wanted = ACTIVATIONS[activation](linear) + residual.double()
         bound = max(torch.finfo(dtype).eps, 1e-5)
-        for config in (*configs(m)[::3], *(streamed(m, 1, 0) if m > 8 else ())):
+        for config in (*configs(m)[::3], *streamed(m)):
             if not fits(config, packed):
                 continue
             y = run(

@@ -236,7 +236,8 @@ class GpuLinear:
 
     def _most_native(self, x_type: torch.dtype) -> int:
         """Up to how many rows of a type the library's kernel is the faster one."""
-        return native_weight_only.most_rows(self.weight.kind, x_type, self._rounds(x_type))
+        outputs = self.weight.shape[0]
+        return native_weight_only.most_rows(self.weight.kind, outputs, x_type, self._rounds(x_type))
 
     def _few_rows(self, x: T, residual: Optional[T]) -> T:
         norm = None

@@ -3,9 +3,8 @@
 What ``weight_only`` computes with Triton, at the speed of memory on compute capability 9.0. There
 are two kernels: in ``csrc/weight_only.cuh`` x stays in shared memory, of which up to 16 rows have
 room there; in ``csrc/weight_stream.cuh`` it comes with the weights, which takes up to 64 rows as
-they are in memory. A row's result is the same, bit for bit, whatever the other rows are; it does
-depend on whether there are up to 8 rows, up to 32 or more, by the order of sums. That of the first
-kernel is the same with every configuration.
+they are in memory. A row's result is the same, bit for bit, whatever other rows a kernel
+multiplies, how many, and with every configuration; the two differ by the order of sums.
 """
 
 from __future__ import annotations
@@ -33,9 +32,8 @@ _CHUNK = 128  # Bytes of a row that a warp takes at once.
 MEMORY = 232448  # Bytes of shared memory that a block can have.
 _MULTIPROCESSORS = 132
 _ARRIVALS = 4  # Parts of x.
-_MANY = 48 * _MULTIPROCESSORS  # Outputs: so many have tiles for all in larger blocks.
+_MANY = 48 * _MULTIPROCESSORS  # Outputs that have work for all of them.
 _STAGES = 12
-_WHOLE = 128  # Columns of a block of scales from which on warps have whole chunks.
 _HALF = 115712  # Bytes of shared memory with which two blocks share a multiprocessor.
 _ROW, _EIGHT = 16, 8
 MOST_ROWS = 64  # At once, where x is multiplied as it is; more are done one part after the other.
@@ -48,14 +46,14 @@ class Config(NamedTuple):
     """How a layer is cut: see ``csrc/weight_only.cuh`` and ``csrc/weight_stream.cuh``.
 
     Attributes:
-        row_tiles: Tiles of 16 outputs: of a warp, 2, or, for up to 8 rows and a scale an output or
-            for all, 1; of a block that streams x, 2 or 4.
+        row_tiles: Tiles of 16 outputs of a warp: 2, or, for up to 8 rows and a scale an output or
+            for all, 1.
         cluster: Blocks that share the columns, each with its part of x: 1, 2, 4 or 8; 1 where x is
             streamed.
-        slots: Places of a warp for 128 bytes of each of its outputs: 1 to 8. Of a block that
-            streams x, stages: a multiple of `turns`.
+        slots: Places of a warp for 128 bytes of each of its outputs: 1 to 8. Where x is streamed,
+            stages of a block: 2 or more.
         rows: Rows of x that a block takes: 1 to 16, or 9 to 64 that are streamed.
-        warps: Of a block, that multiply: 8 or 16; 8 where ``row_tiles`` is 1, or 2 and x streamed.
+        warps: Of a block, that multiply: 8 or, but for one tile or where x is streamed, 16.
         streams: Whether x comes with the weights.
     """
 
@@ -151,12 +149,9 @@ def shared_bytes(config: Config, packed: GpuWeight, compute: torch.dtype, group:
     columns = _CHUNK * (2 if packed.window else 1)
     tiles = next(n for n in (1, 2, 4, 8) if config.rows <= 8 * n)
     if config.streams:
-        outputs = 16 * config.row_tiles
-        scales = _blocks_in_chunk(group, columns // 32) * outputs * 4 if group > 1 else 0
-        stage = outputs * _CHUNK + columns * compute.itemsize * 8 * tiles
-        shares = 2 if tiles > 4 and config.warps > 2 * config.row_tiles else 1
-        sums = config.warps * tiles // shares * 1024
-        return max(config.slots * stage, sums) + config.slots * (scales + 16)
+        scales = _blocks_in_chunk(group, columns // 32) * 64 * 4 if group > 1 else 0
+        stages = config.slots * (64 * _CHUNK + columns * compute.itemsize * 8 * tiles)
+        return max(stages, 8192 * tiles) + config.slots * (scales + 16)
     copy_rows = min(16 * config.row_tiles, 32)
     scales = _blocks_in_chunk(group, columns // 32) * copy_rows * 4 if group > 1 else 0
     slots = config.warps * config.slots
@@ -174,28 +169,21 @@ def _blocks_in_chunk(group: int, units: int) -> int:
     return (units + of_block - 2) // of_block + 1
 
 
-def turns(config: Config, packed: GpuWeight, group: int) -> int:
-    """How many chunks the warps of a block that streams x multiply at once."""
-    whole = group > 1 and group % _WHOLE == 0 and packed.window in (0, _WHOLE)
-    shares = 2 if config.rows > 32 and config.warps > 2 * config.row_tiles else 1
-    lanes = 2 * config.warps // config.row_tiles // shares
-    return lanes if whole else lanes // 4
-
-
 def streams(kind: str, x_type: torch.dtype, rounded: bool) -> bool:
     """Whether x can come with the weights: it is multiplied as it is in memory."""
     return not rounded and compute_type(kind, x_type, rounded) is x_type
 
 
-def most_rows(kind: str, x_type: torch.dtype, rounded: bool) -> int:
-    """Up to how many rows this is faster than Triton's kernel."""
-    return MOST_ROWS if streams(kind, x_type, rounded) else _MOST_RESIDENT_ROWS
+def most_rows(kind: str, outputs: int, x_type: torch.dtype, rounded: bool) -> int:
+    """Up to how many rows this is faster than Triton's kernel, as far as that was measured."""
+    streamed = outputs >= _MANY and streams(kind, x_type, rounded)
+    return MOST_ROWS if streamed else _MOST_RESIDENT_ROWS
 
 
 def choose(
     rows: int, packed: GpuWeight, compute: torch.dtype, group: int, streamed: bool = False
 ) -> Config:
-    """The table: measured on an H100, with layers of 768x768 to 11008x8192 and 1 to 64 rows.
+    """The table: measured on an H100, with layers of 768x768 to 8192x8192 and 1 to 64 rows.
 
     Args:
         rows: Of x.
@@ -204,32 +192,41 @@ def choose(
         group: Columns that share a scale; 0 or 1 where all of an output do.
         streamed: What `streams` says.
     """
-    if streamed and rows > 8:
-        tiles, warps = (4, 16) if packed.shape[0] > _MANY else (2, 8)
-        config = Config(tiles, 1, _STAGES, min(rows, MOST_ROWS), warps, True)
-        step = turns(config, packed, group)
-        config = config._replace(slots=_STAGES // step * step)
+    outputs, blocks = packed.shape[0], group > 1
+    # Scales of blocks are applied more often there.
+    if streamed and rows > (16 if blocks else 8) and (rows > 16 or outputs >= _MANY):
+        config = Config(2, 1, _STAGES, min(rows, MOST_ROWS), 8, True)
         while shared_bytes(config, packed, compute, group) > MEMORY:
-            config = config._replace(slots=config.slots - step)
+            config = config._replace(slots=config.slots - 1)
         return config
     at_once = min(rows, _MOST_RESIDENT_ROWS)
     while True:
-        for limit, *cut in _cuts(packed.shape[0], at_once, group > 1):
-            config = Config(*cut[:3], at_once, cut[3])
+        alone = at_once == 1 and not blocks and packed.kind == "int4"
+        for limit, tiles, cluster, slots, warps in _cuts(outputs, at_once, blocks, alone):
+            config = Config(tiles, cluster, slots, at_once, warps)
             if shared_bytes(config, packed, compute, group) <= limit:
                 return config
         at_once = -(-at_once // 2)
 
 
-def _cuts(outputs: int, rows: int, blocks: bool) -> Iterator[tuple[int, int, int, int, int]]:
-    """Bytes of shared memory, tiles, cluster, slots and warps, the best first."""
-    if outputs <= _MANY and rows <= 8 and not blocks:
-        slots = 8 if outputs <= 8 * _MULTIPROCESSORS else 4
-        yield from ((MEMORY, 1, cluster, slots, 8) for cluster in (1, 2, 4, 8))
-        return
-    # Two blocks of eight warps a multiprocessor or one of sixteen: eight would wait too often.
-    yield from ((_HALF, 2, cluster, 2, 8) for cluster in ((1, 2) if rows == 1 else (2,)))
-    yield from ((MEMORY, 2, cluster, slots, 16) for cluster in (2, 4, 8) for slots in (2, 1))
+def _cuts(
+    outputs: int, rows: int, blocks: bool, alone: bool
+) -> Iterator[tuple[int, int, int, int, int]]:
+    """Bytes of shared memory, tiles, cluster, slots and warps, the best first.
+
+    A larger cluster reads less of x, but clusters of four and eight leave a tenth of the
+    multiprocessors without work. ``alone``: whether blocks without a cluster are better.
+    """
+    if outputs >= _MANY:
+        # Two blocks of eight warps a multiprocessor or one of sixteen: eight would wait too often.
+        yield from ((_HALF, 2, cluster, 2, 8) for cluster in ((1, 2) if alone else (2,)))
+        yield from ((MEMORY, 2, cluster, slots, 16) for cluster in (2, 4, 8) for slots in (2, 1))
+    else:
+        tiles = 1 if rows <= 8 and not blocks and outputs <= 24 * _MULTIPROCESSORS else 2
+        slots = 2 if blocks else 8 if tiles == 1 and outputs <= 8 * _MULTIPROCESSORS else 4
+        if blocks:
+            yield from ((_HALF, tiles, cluster, slots, 8) for cluster in (1, 2))
+        yield from ((MEMORY, tiles, cluster, slots, 8) for cluster in (1, 2, 4, 8))
     yield MEMORY, 2, 8, 1, 8
 
 
