@@ -84,6 +84,12 @@ __device__ __forceinline__ void cluster_arrive() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
 
+// Orders no memory: others only wait to write over what this thread has read, or for barriers that a
+// fence of their own has made visible.
+__device__ __forceinline__ void cluster_arrive_unordered() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+
 __device__ __forceinline__ void cluster_wait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
@@ -91,6 +97,22 @@ __device__ __forceinline__ void cluster_wait() {
 __device__ __forceinline__ void cluster_sync() {
   cluster_arrive();
   cluster_wait();
+}
+
+// The same place in the shared memory of block `rank` of the cluster.
+__device__ __forceinline__ uint32_t remote_address(uint32_t shared, uint32_t rank) {
+  uint32_t address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared), "r"(rank));
+  return address;
+}
+
+// Sends four words to such an address; the barrier at another one is told of the bytes.
+__device__ __forceinline__ void send(uint32_t to, uint32_t barrier, uint32_t const (&words)[4]) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];"
+      ::"r"(to),
+      "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]), "r"(barrier)
+      : "memory");
 }
 
 // Waits for the kernel before this one in the stream, where this one was launched early

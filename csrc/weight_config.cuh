@@ -9,30 +9,33 @@ constexpr int kChunkBytes = 128;
 constexpr int kLanes = 8;
 constexpr int kMaxSlots = 8;  // Of a warp.
 
-template <int Kind_, class X_, int ColumnTiles, int Tiles_, bool Blocks_>
+// `Span`: 0 where all columns of an output share a scale; else how many units of 32 columns of a
+// window (1, 2 or 4) share one for sure.
+template <int Kind_, class X_, int ColumnTiles, int Tiles_, int Warps_, int Span_>
 struct WeightConfig {
   static constexpr int kKind = Kind_;
-  using X = X_;                                // In which tensor cores multiply.
-  static constexpr int kN = ColumnTiles;       // Tiles of 8 rows of x.
-  static constexpr int kTiles = Tiles_;        // Tiles of 16 outputs of a warp.
-  static constexpr bool kBlocks = Blocks_;     // Scales vary along the columns.
+  using X = X_;                             // In which tensor cores multiply.
+  static constexpr int kN = ColumnTiles;    // Tiles of 8 rows of x.
+  static constexpr int kTiles = Tiles_;     // Tiles of 16 outputs of a warp: 1 or 2.
+  static constexpr int kWarps = Warps_;
+  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kGroups = kWarps / kLanes;  // Of rows, that a block finishes.
+  static constexpr int kSpan = Span_;
+  static constexpr bool kBlocks = Span_ > 0;  // Scales vary along the columns.
   static constexpr bool kInteger = std::is_same_v<X, int8_t>;
   using Sum = std::conditional_t<kInteger, int, float>;  // Of the tensor cores.
   using Total = std::conditional_t<kInteger && !kBlocks, int, float>;
   static constexpr int kHalves = kKind == kWeightInt4 ? 2 : 1;  // Weights a byte.
   static constexpr int kChunkColumns = kChunkBytes * kHalves;
-  static constexpr int kOutputs = 16 * kTiles;
-  // What a copy brings: a chunk of up to two tiles. More would hold a slot for longer.
-  static constexpr int kCopyTiles = kTiles < 2 ? kTiles : 2;
-  static constexpr int kCopies = kTiles / kCopyTiles;  // Of a chunk.
-  static constexpr int kCopyRows = 16 * kCopyTiles;
-  static constexpr int kWeightBytes = kCopyRows * kChunkBytes;
-  // Behind them, up to one scale for each 32 columns of a row. Slots begin at multiples of 1,024.
   static constexpr int kUnits = kChunkColumns / 32;
-  static constexpr int kScaleBytes = kBlocks ? kCopyRows * kUnits * 4 : 0;
-  static constexpr int kSlotBytes = (kWeightBytes + kScaleBytes + 1023) / 1024 * 1024;
-  // Of the sums that warps exchange; the padding keeps a warp's writes in different banks.
-  static constexpr int kPitch = kOutputs + 4;
+  static constexpr int kOutputs = 16 * kTiles;
+  static constexpr int kSlotBytes = kOutputs * kChunkBytes;  // A multiple of 1,024.
+  // Of the sums of a warp that one block finishes, as its threads have them.
+  static constexpr int kSumBytes = kTiles * kN * 32 * 16;
+  // Sums of many rows find no place beside x, and wait until it has been read.
+  static constexpr bool kSumsOverX = kN > 1;
+  // Blocks that a multiprocessor should hold.
+  static constexpr int kBlocksAtOnce = kWarps > kLanes ? 1 : 2;
 };
 
 // Which scale units of 32 columns have, where scales vary along the columns.
@@ -47,25 +50,39 @@ struct ScaleBlocks {
   __device__ __forceinline__ int of(int unit) const {
     return int((min(unit, last) + 0.5f) * blocks);
   }
+
+  // How many blocks the units of a chunk can be of.
+  __host__ __device__ static int in_chunk(int group, int units) {
+    int of_block = group / 32;
+    if (units % of_block == 0 || of_block % units == 0) {
+      return of_block < units ? units / of_block : 1;
+    }
+    return (units + of_block - 2) / of_block + 1;
+  }
 };
 
 template <class C>
 using Totals = typename C::Total[C::kTiles][C::kN][4];
 
-// Shared memory, from a multiple of 1,024 on: slots, x; later, over both, sums; barriers.
+// Shared memory, from a multiple of 1,024 on: slots, their scales, x, sums, barriers.
 struct WeightLayout {
-  int x, statistics, barriers, bytes;
+  int scale_bytes, scales, x, sums, barriers, bytes;
 
   template <class C>
-  __host__ __device__ static WeightLayout of(int rows, int chunks, int slots) {
-    int ring = kWarps * slots * C::kSlotBytes;
-    int x_bytes = chunks * C::kChunkColumns * rows * int(sizeof(typename C::X));
-    int sums = kWarps * rows * C::kPitch * 4;
+  __host__ __device__ static WeightLayout of(WeightOnly const& p) {
+    int all_chunks = (p.row_bytes + kChunkBytes - 1) / kChunkBytes;
+    int chunks = (all_chunks + p.cluster - 1) / p.cluster, slots = C::kWarps * p.slots;
+    int x_bytes = chunks * C::kChunkColumns * p.rows_at_once * int(sizeof(typename C::X));
+    constexpr int kSums = C::kWarps * C::kSumBytes;
     WeightLayout layout;
-    layout.x = ring;
-    layout.statistics = (ring + x_bytes > sums ? ring + x_bytes : sums) + 15 & ~15;
-    layout.barriers = layout.statistics + int(sizeof(Statistics));
-    layout.bytes = layout.barriers + kWarps * slots * 8;
+    layout.scale_bytes =
+        C::kBlocks ? ScaleBlocks::in_chunk(p.group, C::kUnits) * C::kOutputs * 4 : 0;
+    layout.scales = slots * C::kSlotBytes;
+    layout.x = layout.scales + slots * layout.scale_bytes;
+    layout.sums = layout.x + (C::kSumsOverX ? 0 : x_bytes);
+    int last = C::kSumsOverX && x_bytes > kSums ? x_bytes : kSums;
+    layout.barriers = layout.sums + last;
+    layout.bytes = layout.barriers + (slots + kArrivals + 1) * 8;
     return layout;
   }
 };

@@ -7,21 +7,6 @@
 
 namespace tripy {
 
-__device__ __forceinline__ uint32_t remote_address(uint32_t shared, uint32_t rank) {
-  uint32_t address;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared), "r"(rank));
-  return address;
-}
-
-__device__ __forceinline__ uint32_t load_remote(uint32_t address) {
-  uint32_t value;
-  asm volatile("ld.shared::cluster.b32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
-  return value;
-}
-
-__device__ __forceinline__ void cast(uint32_t bits, float& value) { value = __uint_as_float(bits); }
-__device__ __forceinline__ void cast(uint32_t bits, int& value) { value = int(bits); }
-
 template <class T>
 struct alignas(16) FourSums {
   T sums[4];
@@ -32,8 +17,8 @@ struct alignas(16) FourSums {
   }
 };
 
-// The sum of `Count` parts, a power of two, by the tree in which part i and i + Count / 2 come
-// first. Cut into every second part, it is the tree of each cut and then their sum.
+// The sum of `Count` parts, a power of two, by the tree in which parts i and i + Count / 2 come
+// first.
 template <class T, int Count, int First = 0, int Step = 1, class Part>
 __device__ __forceinline__ T tree_sum(Part part) {
   if constexpr (Count == 1) {
@@ -44,158 +29,178 @@ __device__ __forceinline__ T tree_sum(Part part) {
   }
 }
 
-// `run` with a constant, so that its loads need not wait for one another behind branches.
-template <class Run>
-__device__ __forceinline__ void with_cluster(int cluster, Run run) {
-  switch (cluster) {
-    case 1:
-      return run(std::integral_constant<int, 1>());
-    case 2:
-      return run(std::integral_constant<int, 2>());
-    case 4:
-      return run(std::integral_constant<int, 4>());
-    default:
-      return run(std::integral_constant<int, 8>());
-  }
+// A value of a floating-point type as it is in memory; converted, one would wait for it.
+__device__ __forceinline__ uint32_t load_bits(int type, void const* data, int64_t index) {
+  return type == kTypeFloat32 ? static_cast<uint32_t const*>(data)[index]
+                              : static_cast<uint16_t const*>(data)[index];
 }
 
-__device__ __forceinline__ float load_float(int type, void const* data, int64_t index) {
+__device__ __forceinline__ float to_float(int type, uint32_t bits) {
   switch (type) {
     case kTypeFloat32:
-      return static_cast<float const*>(data)[index];
+      return __uint_as_float(bits);
     case kTypeFloat16:
-      return __half2float(static_cast<__half const*>(data)[index]);
+      return __half2float(__ushort_as_half(static_cast<uint16_t>(bits)));
     default:
-      return __bfloat162float(static_cast<__nv_bfloat16 const*>(data)[index]);
+      return __uint_as_float(bits << 16);
   }
 }
 
-// The result of a layer; int8 and float8 from a result in the type of the layer.
-__device__ __forceinline__ void store_result(WeightOnly const& p, int64_t index, float value) {
-  if (p.out_type >= kTypeInt8) {
-    if (p.result_type == kTypeFloat16) {
-      value = __half2float(__float2half_rn(value));
-    } else if (p.result_type == kTypeBFloat16) {
-      value = __bfloat162float(__float2bfloat16_rn(value));
-    }
-    value = __fdiv_rn(value, p.out_scale);
-  }
+// Gives `each` the function that stores a result, by the type of the output.
+template <class Each>
+__device__ __forceinline__ void store_results(WeightOnly const& p, Each each) {
   switch (p.out_type) {
     case kTypeFloat32:
-      static_cast<float*>(p.out)[index] = value;
-      break;
+      return each([&](int64_t i, float value) { static_cast<float*>(p.out)[i] = value; });
     case kTypeFloat16:
-      static_cast<__half*>(p.out)[index] = __float2half_rn(value);
-      break;
+      return each([&](int64_t i, float value) {
+        static_cast<__half*>(p.out)[i] = __float2half_rn(value);
+      });
     case kTypeBFloat16:
-      static_cast<__nv_bfloat16*>(p.out)[index] = __float2bfloat16_rn(value);
-      break;
-    case kTypeInt8:
-      static_cast<int8_t*>(p.out)[index] = int8_t(rounded(kTypeInt8, value));
-      break;
+      return each([&](int64_t i, float value) {
+        static_cast<__nv_bfloat16*>(p.out)[i] = __float2bfloat16_rn(value);
+      });
     default:
-      static_cast<__nv_fp8_e4m3*>(p.out)[index] = __nv_fp8_e4m3(value);  // Saturates.
+      // From a result in the type of the layer.
+      return each([&](int64_t i, float value) {
+        if (p.result_type == kTypeFloat16) {
+          value = __half2float(__float2half_rn(value));
+        } else if (p.result_type == kTypeBFloat16) {
+          value = __bfloat162float(__float2bfloat16_rn(value));
+        }
+        value = __fdiv_rn(value, p.out_scale);
+        if (p.out_type == kTypeInt8) {
+          static_cast<int8_t*>(p.out)[i] = int8_t(rounded(kTypeInt8, value));
+        } else {
+          static_cast<__nv_fp8_e4m3*>(p.out)[i] = __nv_fp8_e4m3(value);  // Saturates.
+        }
+      });
   }
 }
 
-// Adds up what warps and blocks have, and finishes the sums: block r of a cluster those of group r.
-template <class C>
-__device__ __forceinline__ void finish(
-    WeightOnly const& p, Totals<C> const& totals, char* memory, int rows, int first_row,
-    int output, float scale, float bias, int rank) {
-  using Total = typename C::Total;
-  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, part = lane % 4;
-  int cluster = p.cluster, row = group % 4 * 2 + group / 4;
-  auto sums = reinterpret_cast<Total*>(memory);  // [warp][row of x][output]
-  auto at = [&](int warp, int m, int output) { return (warp * rows + m) * C::kPitch + output; };
-  int first_item = threadIdx.x / C::kOutputs, column = threadIdx.x % C::kOutputs;
-  constexpr int kItemStep = kThreads / C::kOutputs;
-  constexpr int kItems = (C::kN * 8 + kItemStep - 1) / kItemStep;  // Of a thread, at most.
-  int64_t start = int64_t{first_row} * p.n + output;
-  auto finishes = [&](int item) { return first_item + item * kItemStep < rows && output < p.n; };
-  auto index = [&](int item) { return start + int64_t{first_item + item * kItemStep} * p.n; };
-  // On their way while sums are exchanged.
-  float residuals[kItems] = {};
+// What a thread needs to finish its sums: those of two outputs of a tile, eight apart. It is asked
+// for early and converted late, where it has come.
+struct Outputs {
+  uint32_t scale[2], bias[2];
+  int first;
+
+  // Of tile `tile` from output `start` on.
+  __device__ __forceinline__ Outputs(WeightOnly const& p, bool blocks, int start) : first(start) {
 #pragma unroll
-  for (int item = 0; item < kItems; item++) {
-    if (p.residual != nullptr && finishes(item)) {
-      residuals[item] = load_float(p.result_type, p.residual, index(item));
+    for (int i = 0; i < 2; i++) {
+      int output = min(first + i * 8, p.n - 1);
+      scale[i] = __float_as_uint(1.0f), bias[i] = 0;
+      if (!blocks) {
+        scale[i] = reinterpret_cast<uint32_t const*>(p.scale)[p.group == 0 ? 0 : output];
+      }
+      if (p.bias != nullptr) {
+        bias[i] = load_bits(p.param_type, p.bias, output);
+      }
     }
   }
-  __syncthreads();  // All have read their slots and x, over which sums are written.
+};
+
+// Finishes the sums of one group of rows, of which `sums` has [lane][tile][tile of x][thread].
+// `Warps` do so, each for one tile. `row_of` gives the row of x of a column of the tensor cores;
+// `wait` returns when the sums are there.
+template <class Total, int Tiles, int N, int Lanes, int Warps, class Row, class Wait>
+__device__ __forceinline__ void finish_sums(
+    WeightOnly const& p, FourSums<Total> const* sums, int rows, int first_row,
+    Outputs const& outputs, Row row_of, Wait wait) {
+  int warp = threadIdx.x / 32 % Warps, lane = threadIdx.x % 32, part = lane % 4;
+  constexpr int kStep = Warps / Tiles, kItems = (N + kStep - 1) / kStep;
+  int first_n = warp / Tiles;
+  if (first_n >= N) {
+    return;
+  }
+  auto row = [&](int item, int j) { return (first_n + item * kStep) * 8 + row_of(part * 2 + j); };
+  auto finishes = [&](int item, int i, int j) {
+    return row(item, j) < rows && outputs.first + i * 8 < p.n;
+  };
+  auto index = [&](int item, int i, int j) {
+    return int64_t{first_row + row(item, j)} * p.n + outputs.first + i * 8;
+  };
+  // On their way while sums are.
+  uint32_t residuals[kItems][2][2] = {};
+  if (p.residual != nullptr) {
 #pragma unroll
-  for (int n = 0; n < C::kN; n++) {
+    for (int item = 0; item < kItems; item++) {
 #pragma unroll
-    for (int j = 0; j < 2; j++) {
-      int m = n * 8 + part * 2 + j;
-      if (m < rows) {
+      for (int i = 0; i < 2; i++) {
 #pragma unroll
-        for (int tile = 0; tile < C::kTiles; tile++) {
-          sums[at(warp, m, tile * 16 + row)] = totals[tile][n][j];
-          sums[at(warp, m, tile * 16 + 8 + row)] = totals[tile][n][2 + j];
+        for (int j = 0; j < 2; j++) {
+          if (finishes(item, i, j)) {
+            residuals[item][i][j] = load_bits(p.result_type, p.residual, index(item, i, j));
+          }
         }
       }
     }
   }
-  __syncthreads();
-  Total all[kItems] = {};
-  with_cluster(cluster, [&](auto constant) {
-    constexpr int kCluster = decltype(constant)::value, kFours = C::kOutputs / 4;
-    if constexpr (kCluster > 1 && kCluster < kLanes) {
-      // Within the block, in place of the first lane's, four outputs at once.
-      using Four = FourSums<Total>;
-      for (int item = threadIdx.x; item < kCluster * rows * kFours; item += kThreads) {
-        int of = item / kFours % kCluster, m = item / kFours / kCluster;
-        auto four = [&](int i) -> Four& {
-          return reinterpret_cast<Four&>(sums[at(i * kCluster + of, m, item % kFours * 4)]);
-        };
-        four(0) = tree_sum<Four, kLanes / kCluster>(four);
+  wait();
+  float results[kItems * 4];
+#pragma unroll
+  for (int item = 0; item < kItems; item++) {
+    int n = min(first_n + item * kStep, N - 1);
+    auto all = tree_sum<FourSums<Total>, Lanes>(
+        [&](int i) { return sums[((i * Tiles + warp % Tiles) * N + n) * 32 + lane]; });
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      float scale = p.factor * __uint_as_float(outputs.scale[i]);
+      float bias = p.bias == nullptr ? 0.0f : to_float(p.param_type, outputs.bias[i]);
+#pragma unroll
+      for (int j = 0; j < 2; j++) {
+        results[item * 4 + i * 2 + j] = static_cast<float>(all.sums[i * 2 + j]) * scale + bias;
       }
     }
-    if constexpr (kCluster > 1) {
-      cluster_sync();
-    }
-    if (first_item >= rows) {
-      return;
-    }
+  }
+  activate(results, p.activation);
+  store_results(p, [&](auto store) {
 #pragma unroll
     for (int item = 0; item < kItems; item++) {
-      int m = min(first_item + item * kItemStep, rows - 1);
-      if constexpr (kCluster == 1) {
-        all[item] = tree_sum<Total, kLanes>([&](int i) { return sums[at(i, m, column)]; });
-      } else {
-        uint32_t own = shared_address(&sums[at(rank, m, column)]);
-        all[item] = tree_sum<Total, kCluster>([&](int i) {
-          Total value;
-          cast(load_remote(remote_address(own, i)), value);
-          return value;
-        });
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+          if (finishes(item, i, j)) {
+            float residual =
+                p.residual == nullptr ? 0.0f : to_float(p.result_type, residuals[item][i][j]);
+            store(index(item, i, j), results[item * 4 + i * 2 + j] + residual);
+          }
+        }
       }
     }
   });
-  if (cluster > 1) {
-    __syncwarp();  // Its threads may have had different numbers of rows.
-    // Having read, and before results are written, for whose way to memory this would wait.
-    cluster_arrive();
-  }
-  if (first_item < rows) {
-    float results[kItems];
+}
+
+// Adds up what warps and blocks have, and finishes the sums: block r of C those of groups r, r + C,
+// and so on, eight warps those of a group. A warp sends its sums to the block that finishes them as
+// they are in its registers, so that what a thread finishes, two rows of two outputs, are the same
+// words of all lanes.
+template <class C>
+__device__ __forceinline__ void finish(
+    WeightOnly const& p, Totals<C> const& totals, uint32_t to, uint32_t barrier, char const* sums,
+    int rows, int first_row, int lane_of_chunks, int group, Outputs const& outputs) {
+  int lane = threadIdx.x % 32, finished = threadIdx.x / 32 / kLanes;
+  cluster_wait();  // All blocks expect sums and, where these come over x, have read it.
+  constexpr int kPart = C::kTiles * C::kN * 32;  // Of a lane.
+  int owner = group % p.cluster;
+  int place = (group / p.cluster * kLanes + lane_of_chunks) * kPart + lane;
+  uint32_t remote = remote_address(to, owner), remote_barrier = remote_address(barrier, owner);
 #pragma unroll
-    for (int item = 0; item < kItems; item++) {
-      results[item] = static_cast<float>(all[item]) * scale + bias;
-    }
-    activate(results, p.activation);
+  for (int tile = 0; tile < C::kTiles; tile++) {
 #pragma unroll
-    for (int item = 0; item < kItems; item++) {
-      if (finishes(item)) {
-        store_result(p, index(item), results[item] + residuals[item]);
+    for (int n = 0; n < C::kN; n++) {
+      if (n * 8 + lane % 4 * 2 < rows) {
+        uint32_t words[4];
+        memcpy(words, totals[tile][n], sizeof(words));
+        send(remote + (place + (tile * C::kN + n) * 32) * 16, remote_barrier, words);
       }
     }
   }
-  if (cluster > 1) {
-    __syncwarp();
-    cluster_wait();  // No block ends while another one reads its memory.
-  }
+  using Four = FourSums<typename C::Total>;
+  finish_sums<typename C::Total, C::kTiles, C::kN, kLanes, kLanes>(
+      p, reinterpret_cast<Four const*>(sums) + finished * kLanes * kPart, rows, first_row, outputs,
+      [](int column) { return column; }, [&] { barrier_wait(barrier, 0); });
 }
 
 }  // namespace tripy

@@ -1,5 +1,5 @@
-// y[M, N] = activation(x'[M, K] · (w[N, K] · scale)ᵀ + bias[N]) + residual[M, N] for few rows: w is
-// packed, x' is x, normalized and rounded as asked for. For compute capability 9.0.
+// y[M, N] = activation(x'[M, K] · (w[N, K] · scale)ᵀ + bias[N]) + residual[M, N] for few rows: w
+// is packed, x' is x, rounded as asked for. For compute capability 9.0.
 //
 // Reading w is all the time there is. So it is asked for before anything else, even before the
 // kernel in front has ended, and kept coming: the copy engine fills a ring of slots in shared
@@ -7,16 +7,18 @@
 // warp that is done with a slot orders the next copy into it itself, so none waits for another.
 //
 //   columns  Chunk c of 128 bytes belongs to lane c % 8 of eight lanes, where a lane is a warp or
-//            the warps of one number in a block. A cluster of C blocks has C x 8 warps: block r
-//            takes the chunks of lanes r, r + C, …, and 8 / C warps take turns at these. The other
-//            factor, C, are rows: C groups of 16 x Tiles, each of one warp a lane.
-//   scales   Those that vary along the columns come with the weights, in the slot behind them, by
-//            copies of each thread for a row. A slot is full when these have come, too.
-//   x        Only the block's chunks of it are in its shared memory. The more rows x has, the
-//            larger a cluster has to be: what is read of x is 1 / C of it a group of rows.
+//            the warps of one number in a block. A cluster of C blocks of W warps has C x W: block
+//            r takes the chunks of lanes r, r + C, …, and 8 / C warps take turns at these. The
+//            other factor, C x W / 8, are rows: groups of 16 x Tiles, each of one warp a lane.
+//   scales   Those that vary along the columns come with the weights, by copies of each thread for
+//            a row. A slot is full when these have come, too.
+//   x        Only the block's chunks of it are in its shared memory. They arrive in four parts, so
+//            that the first ones are multiplied while the others are on their way. The more rows x
+//            has, the larger a cluster has to be: what is read of x is 1 / C of it a group of rows.
 //   sums     Each lane's in the order of its chunks, in the tensor cores' registers; then the
-//            eight lanes' by a fixed tree. A row of y is therefore the same, bit for bit, whatever
-//            other rows there are, and how many, and whatever Tiles and C.
+//            eight lanes' by a fixed tree, in the block to which all are sent. A row of y is
+//            therefore the same, bit for bit, whatever other rows there are, and how many, and
+//            whatever Tiles, C and W.
 #pragma once
 
 #include "hopper.cuh"
@@ -25,150 +27,159 @@
 
 namespace tripy {
 
-// The products of one slot, which has the tiles from First on, and its chunk of x.
-template <class C, int First>
+// The products of one slot and its chunk of x.
+template <class C>
 __device__ __forceinline__ void multiply_slot(
-    WeightOnly const& p, Totals<C>& totals, char const* slot, Eight<typename C::X> const* x,
-    int rows, int first_unit, ScaleBlocks const& blocks) {
+    WeightOnly const& p, Totals<C>& totals, char const* slot, float const* slot_scales,
+    Eight<typename C::X> const* x, int rows, int first_unit, ScaleBlocks const& blocks) {
   using X = typename C::X;
   constexpr int kSteps = C::kInteger ? 1 : 2;
   int lane = threadIdx.x % 32, group = lane / 4, part = lane % 4;
   // Rows whose numbers differ above the lowest bit, for reads from different banks.
   int row = group % 4 * 2 + group / 4;
   int window = C::kHalves == 2 ? p.window / 32 : 1;  // In units: 1, 2 or 4.
-  [[maybe_unused]] auto slot_scales = reinterpret_cast<float const*>(slot + C::kWeightBytes);
-  // With more unrolled, more is in registers than there are.
-  constexpr int kUnrolled = C::kBlocks ? 1 : 4;
-#pragma unroll kUnrolled
-  for (int piece = 0; piece < 4; piece++) {
+  auto unit_of = [&](int piece, int half) {
+    return C::kHalves == 2 ? piece + (piece & -window) + half * window : piece;
+  };
+  // Beyond the last row of x, it again: what comes of it is not used.
+  int at[C::kN];
+#pragma unroll
+  for (int n = 0; n < C::kN; n++) {
+    at[n] = min(n * 8 + group, rows - 1) * 4 + part;
+  }
+  using Raw = uint2[C::kTiles][2];
+  auto load = [&](int piece, Raw& w) {
     // The copy engine has swapped pieces of 16 bytes within the row.
     int byte = ((piece * 2 + part / 2) ^ row) * 16 + part % 2 * 8;
-    uint2 w[C::kCopyTiles][2];
 #pragma unroll
-    for (int tile = 0; tile < C::kCopyTiles; tile++) {
+    for (int tile = 0; tile < C::kTiles; tile++) {
 #pragma unroll
       for (int i = 0; i < 2; i++) {
-        int at = (tile * 16 + i * 8 + row) * kChunkBytes + byte;
-        w[tile][i] = *reinterpret_cast<uint2 const*>(slot + at);
+        int address = (tile * 16 + i * 8 + row) * kChunkBytes + byte;
+        w[tile][i] = *reinterpret_cast<uint2 const*>(slot + address);
       }
     }
-    auto half = [&](auto number) {
-      constexpr int kHalf = decltype(number)::value;
-      int unit = piece;
-      if constexpr (C::kHalves == 2) {
-        unit += (piece & -window) + kHalf * window;
-      }
-      // Of the block of columns of this unit, the first one in the slot being that of its first.
-      [[maybe_unused]] float const* unit_scales = slot_scales;
-      if constexpr (C::kBlocks) {
-        unit_scales += (blocks.of(first_unit + unit) - blocks.of(first_unit)) * C::kCopyRows;
-      }
-      uint32_t a[C::kCopyTiles][kSteps][4];
-      [[maybe_unused]] float scales[C::kCopyTiles][2];
+  };
+  // Adds the products of a half of the bytes to sums of [tile][tile of x].
+  auto multiply_unit = [&](auto number, Raw const& w, int unit, auto& sums) {
+    constexpr int kHalf = decltype(number)::value;
+    uint32_t a[C::kTiles][kSteps][4];
 #pragma unroll
-      for (int tile = 0; tile < C::kCopyTiles; tile++) {
+    for (int tile = 0; tile < C::kTiles; tile++) {
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-          uint32_t first[2], second[2];
-          unpack<C::kKind, X, kHalf>(w[tile][i].x, first);
-          unpack<C::kKind, X, kHalf>(w[tile][i].y, second);
-          if constexpr (C::kInteger) {
-            a[tile][0][i] = first[0], a[tile][0][2 + i] = second[0];
-          } else {
-            a[tile][0][i] = first[0], a[tile][0][2 + i] = first[1];
-            a[tile][1][i] = second[0], a[tile][1][2 + i] = second[1];
-          }
-          if constexpr (C::kBlocks) {
-            scales[tile][i] = unit_scales[tile * 16 + i * 8 + row];
-          }
-        }
-      }
-#pragma unroll
-      for (int n = 0; n < C::kN; n++) {
-        int number = n * 8 + group;
-        uint32_t b[kSteps][2];
+      for (int i = 0; i < 2; i++) {
+        uint32_t first[2], second[2];
+        unpack<C::kKind, X, kHalf>(w[tile][i].x, first);
+        unpack<C::kKind, X, kHalf>(w[tile][i].y, second);
         if constexpr (C::kInteger) {
-          uint2 raw = {};
-          if (number < rows) {
-            raw = reinterpret_cast<uint2 const*>(x)[(unit * rows + number) * 4 + part];
-          }
-          b[0][0] = raw.x, b[0][1] = raw.y;
+          a[tile][0][i] = first[0], a[tile][0][2 + i] = second[0];
         } else {
-          uint4 raw = {};
-          if (number < rows) {
-            raw = reinterpret_cast<uint4 const*>(x)[(unit * rows + number) * 4 + part];
-          }
-          b[0][0] = raw.x, b[0][1] = raw.y, b[1][0] = raw.z, b[1][1] = raw.w;
+          a[tile][0][i] = first[0], a[tile][0][2 + i] = first[1];
+          a[tile][1][i] = second[0], a[tile][1][2 + i] = second[1];
         }
-        [[maybe_unused]] typename C::Sum sums[C::kCopyTiles][4] = {};
+      }
+    }
 #pragma unroll
-        for (int step = 0; step < kSteps; step++) {
+    for (int n = 0; n < C::kN; n++) {
+      Eight<X> b = x[unit * rows * 4 + at[n]];
 #pragma unroll
-          for (int tile = 0; tile < C::kCopyTiles; tile++) {
-            if constexpr (C::kBlocks) {
-              multiply(X(), sums[tile], a[tile][step], b[step][0], b[step][1]);
-            } else {
-              multiply(X(), totals[First + tile][n], a[tile][step], b[step][0], b[step][1]);
-            }
-          }
+      for (int step = 0; step < kSteps; step++) {
+#pragma unroll
+        for (int tile = 0; tile < C::kTiles; tile++) {
+          multiply(X(), sums[tile][n], a[tile][step], b.words[step * 2], b.words[step * 2 + 1]);
         }
-        if constexpr (C::kBlocks) {
+      }
+    }
+  };
+  using Zero = std::integral_constant<int, 0>;
+  using One = std::integral_constant<int, 1>;
+  if constexpr (!C::kBlocks) {
 #pragma unroll
-          for (int tile = 0; tile < C::kCopyTiles; tile++) {
+    for (int piece = 0; piece < 4; piece++) {
+      Raw w;
+      load(piece, w);
+      multiply_unit(Zero(), w, unit_of(piece, 0), totals);
+      if constexpr (C::kHalves == 2) {
+        multiply_unit(One(), w, unit_of(piece, 1), totals);
+      }
+    }
+  } else {
+    using Sums = typename C::Sum[C::kTiles][C::kN][4];
+    auto scale = [&](Sums const& sums, int unit) {
+      // The first block in the slot is that of its first unit.
+      int block = blocks.of(first_unit + unit) - blocks.of(first_unit);
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-              totals[First + tile][n][i] += static_cast<float>(sums[tile][i]) * scales[tile][i / 2];
-            }
+      for (int tile = 0; tile < C::kTiles; tile++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          float by = slot_scales[block * C::kOutputs + tile * 16 + i / 2 * 8 + row];
+#pragma unroll
+          for (int n = 0; n < C::kN; n++) {
+            totals[tile][n][i] += static_cast<float>(sums[tile][n][i]) * by;
           }
         }
       }
     };
-    half(std::integral_constant<int, 0>());
-    if constexpr (C::kHalves == 2) {
-      half(std::integral_constant<int, 1>());
+#pragma unroll 1
+    for (int first = 0; first < 4; first += C::kSpan) {
+      Sums sums = {};
+      [[maybe_unused]] Sums second = {};  // Of the high halves.
+#pragma unroll
+      for (int piece = first; piece < first + C::kSpan; piece++) {
+        Raw w;
+        load(piece, w);
+        multiply_unit(Zero(), w, unit_of(piece, 0), sums);
+        if constexpr (C::kHalves == 2) {
+          multiply_unit(One(), w, unit_of(piece, 1), second);
+        }
+      }
+      scale(sums, unit_of(first, 0));
+      if constexpr (C::kHalves == 2) {
+        scale(second, unit_of(first, 1));
+      }
     }
   }
 }
 
 template <class C>
-__global__ __launch_bounds__(kThreads, 2) void weight_only(
+__global__ __launch_bounds__(C::kThreads, C::kBlocksAtOnce) void weight_only(
     __grid_constant__ CUtensorMap const map, __grid_constant__ WeightOnly const p) {
   auto memory = static_cast<char*>(dynamic_shared());
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  int cluster = p.cluster, rank = blockIdx.x % cluster;
-  int row_group = warp % cluster;  // The 8 / cluster warps of a group take turns at its chunks.
-  int first = blockIdx.x / cluster * cluster * C::kOutputs;  // The cluster's first output.
+  int cluster = p.cluster, rank = blockIdx.x % cluster, cluster_bits = __ffs(cluster) - 1;
+  int groups = cluster * C::kGroups, group_bits = __ffs(groups) - 1;  // Of rows.
+  int group = warp & (groups - 1);  // Its 8 / cluster warps in this block take turns at the chunks.
+  int first = blockIdx.x / cluster * groups * C::kOutputs;  // The cluster's first output.
   int first_row = blockIdx.y * p.rows_at_once, rows = min(p.rows_at_once, p.m - first_row);
   int all_chunks = (p.row_bytes + kChunkBytes - 1) / kChunkBytes;
-  int chunks = (all_chunks - rank + cluster - 1) / cluster;  // This block's.
-  int count = chunks * cluster;                              // This block's slots, over time.
-  auto layout = WeightLayout::of<C>(
-      p.rows_at_once, (all_chunks + cluster - 1) / cluster, p.slots);
+  int chunks = (all_chunks - rank + cluster - 1) >> cluster_bits;  // This block's.
+  int count = chunks * groups;  // Its slots, over time.
+  auto layout = WeightLayout::of<C>(p);
   uint32_t ring = shared_address(memory), full = ring + layout.barriers;
+  uint32_t arrived = full + C::kWarps * p.slots * 8, summed = arrived + kArrivals * 8;
   auto x = reinterpret_cast<Eight<typename C::X>*>(memory + layout.x);
-  auto& statistics = *reinterpret_cast<Statistics*>(memory + layout.statistics);
 
-  // Each warp has slots of its own. Its copy number i, the first of part i % kCopies of a chunk:
-  int copies = (count - warp + kWarps - 1) / kWarps * C::kCopies;
-  int first_output = first + row_group * C::kOutputs, cluster_bits = __ffs(cluster) - 1;
-  auto chunk_of = [&](int i) { return (warp + i / C::kCopies * kWarps) >> cluster_bits; };
+  // Each warp has slots of its own. Its copy number i:
+  int copies = (count - warp + C::kWarps - 1) / C::kWarps;
+  int first_output = first + group * C::kOutputs;
+  auto chunk_of = [&](int i) { return (warp + i * C::kWarps) >> group_bits; };
   ScaleBlocks blocks(p);
   auto copy_weights = [&](int i, int slot) {
-    barrier_expect_bytes(full + 8 * slot, C::kWeightBytes);
+    barrier_expect_bytes(full + 8 * slot, C::kSlotBytes);
     copy_in(
         ring + slot * C::kSlotBytes, &map, (rank + chunk_of(i) * cluster) * kChunkBytes,
-        first_output + i % C::kCopies * C::kCopyRows, full + 8 * slot);
+        first_output, full + 8 * slot);
   };
   // [block of columns][row]; beyond the last row the last one's, never used.
   auto copy_scales = [&](int i, int slot) {
-    static_assert(!C::kBlocks || C::kCopyRows == 32, "a thread a row");
+    static_assert(!C::kBlocks || C::kOutputs == 32, "a thread a row");
     int unit = (rank + chunk_of(i) * cluster) * C::kUnits, first_block = blocks.of(unit);
     int last_block = blocks.of(unit + C::kUnits - 1);
-    int output = min(first_output + i % C::kCopies * C::kCopyRows + lane, p.n - 1);
+    int output = min(first_output + lane, p.n - 1);
     float const* from = p.scale + int64_t{output} * blocks.count + first_block;
-    uint32_t to = ring + slot * C::kSlotBytes + C::kWeightBytes + lane * 4;
+    uint32_t to = ring + layout.scales + slot * layout.scale_bytes + lane * 4;
     for (int block = 0; block <= last_block - first_block; block++) {
-      copy_async<4>(to + block * C::kCopyRows * 4, from + block);
+      copy_async<4>(to + block * C::kOutputs * 4, from + block);
     }
     copy_async_arrive(full + 8 * slot);
   };
@@ -186,29 +197,43 @@ __global__ __launch_bounds__(kThreads, 2) void weight_only(
       copy_scales(i, slot + i);
     }
   }
-  // A thread's output is the same in all rows that it finishes.
-  int output = first + rank * C::kOutputs + threadIdx.x % C::kOutputs;
-  float scale = p.factor, bias = 0.0f;
-  if (output < p.n) {
-    scale *= C::kBlocks ? 1.0f : p.scale[p.group == 0 ? 0 : output];
-    bias = p.bias == nullptr ? 0.0f : load_float(p.param_type, p.bias, output);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kArrivals; i++) {
+      barrier_init(arrived + 8 * i, C::kThreads);
+    }
+    barrier_init(summed, 1);
+    barrier_init_fence();
+    // Of each lane, tile and two rows of x, 16 bytes of each of 8 threads.
+    barrier_expect_bytes(summed, C::kWarps * C::kTiles * ((rows + 1) / 2) * 8 * 16);
+  }
+  __syncthreads();
+  if constexpr (!C::kSumsOverX) {
+    cluster_arrive_unordered();  // Sums may be sent to this block.
   }
   allow_next_kernel();
   wait_for_previous_kernel();
-  prepare_input<typename C::X, C::kChunkColumns, C::kKind == kWeightFloat8>(
-      p, Part{first_row, rows, rank, cluster, chunks}, x, statistics);
-  __syncthreads();
+  Part whole{first_row, rows, rank, cluster, chunks};
+  prepare_input<typename C::X, C::kChunkColumns, C::kThreads, C::kKind == kWeightFloat8>(
+      p, whole, x, arrived);
+  int tile = warp % C::kTiles, row = lane / 4 % 4 * 2 + lane / 16;
+  int finished = first + (warp / kLanes * cluster + rank) * C::kOutputs;
+  Outputs outputs(p, C::kBlocks, finished + tile * 16 + row);
 
   Totals<C> totals = {};
   uint32_t phase = 0;
-  auto part = [&](auto number, int i) {
-    constexpr int kFirst = decltype(number)::value * C::kCopyTiles;
+  int there = 0, at_once = whole.at_once();  // Chunks of x; how many arrive together.
+  for (int i = 0; i < copies; i++) {
     int chunk = chunk_of(i);
     constexpr int kEights = C::kChunkColumns / kEight;
+    while (chunk >= there) {
+      barrier_wait(arrived, 0);
+      arrived += 8, there += at_once;
+    }
     barrier_wait(full + 8 * slot, phase);
-    multiply_slot<C, kFirst>(
-        p, totals, memory + slot * C::kSlotBytes, x + chunk * kEights * rows, rows,
-        (rank + chunk * cluster) * C::kUnits, blocks);
+    multiply_slot<C>(
+        p, totals, memory + slot * C::kSlotBytes,
+        reinterpret_cast<float const*>(memory + layout.scales + slot * layout.scale_bytes),
+        x + chunk * kEights * rows, rows, (rank + chunk * cluster) * C::kUnits, blocks);
     __syncwarp();
     if (i + p.slots < copies) {
       if (lane == 0) {
@@ -222,14 +247,13 @@ __global__ __launch_bounds__(kThreads, 2) void weight_only(
       slot = first_slot;
       phase ^= 1;
     }
-  };
-  for (int i = 0; i < copies; i += C::kCopies) {
-    part(std::integral_constant<int, 0>(), i);
-    if constexpr (C::kCopies == 2) {
-      part(std::integral_constant<int, 1>(), i + 1);
-    }
   }
-  finish<C>(p, totals, memory, rows, first_row, output, scale, bias, rank);
+  if constexpr (C::kSumsOverX) {
+    cluster_arrive_unordered();
+  }
+  finish<C>(
+      p, totals, ring + layout.sums, summed, memory + layout.sums, rows, first_row,
+      rank + (warp >> group_bits) * cluster, group, outputs);
 }
 
 }  // namespace tripy

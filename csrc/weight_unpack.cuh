@@ -5,7 +5,10 @@
 // are its share of two steps of 16 columns (one of 32 where both are int8).
 #pragma once
 
+#include <cuda_fp8.h>
+
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "mma.cuh"

@@ -67,34 +67,50 @@ def products() -> int:
 
 
 def few_rows() -> int:
-    """The native kernel for few rows: every kind, tile and cluster, with scales of every form."""
+    """The native kernels for few rows: every kind, cut and cluster, with scales of every form."""
     launches, n, k = 0, 300, 832
-    for kind, x_type, m in itertools.product(PACK, (torch.float16, torch.bfloat16, INT8), (1, 11)):
+    of = native_weight_only
+    resident = [
+        of.Config(tiles, cluster, 1 + (tiles + cluster) % 3, 0, warps)
+        for tiles, warps in ((1, 8), (2, 8), (2, 16)) for cluster in (1, 2, 4, 8)
+    ]  # fmt: skip
+    streamed = [of.Config(2, 1, slots, 0, 8, streams=True) for slots in (2, 4)]
+    for kind, x_type, m in itertools.product(
+        PACK, (torch.float16, torch.bfloat16, INT8), (1, 11, 30, 61)
+    ):
         packed, x = weight_of(kind, n, k), values((m, k), x_type)
-        compute = native_weight_only.compute_type(kind, x_type, rounded=False)
+        compute = of.compute_type(kind, x_type, rounded=False)
         dtype = torch.float16 if x_type is INT8 else x_type
-        for tiles, cluster in itertools.product((1, 2, 4), (1, 2, 4, 8)):
-            slots = 1 + (tiles + cluster) % 4
-            config = native_weight_only.Config(tiles, cluster, slots, m)
-            if (tiles == 1 and m > 8) or compute is None:
+        for cut in (*(resident if m <= 16 else ()), *(streamed if m > 8 else ())):
+            config = cut._replace(rows=m)
+            if (config.row_tiles == 1 and m > 8) or compute is None:
                 continue
-            for groups in (1, 26) if tiles == 2 else (None,):
-                used = native_weight_only.shared_bytes(config, packed, compute, groups == 26)
-                if used > native_weight_only.MEMORY:
+            if config.streams and compute is not x_type:
+                continue
+            for groups in (None,) if config.row_tiles == 1 else (1, 26):
+                if of.shared_bytes(config, packed, compute, k // (groups or k)) > of.MEMORY:
                     continue
                 scale = torch.rand(*((1,) if groups is None else (n, groups))).cuda()
-                native_weight_only.weight_only(
+                of.weight_only(
                     x, packed, scale, bias=values((n,), dtype), residual=values((m, n), dtype),
                     activation="gelu", dtype=dtype, config=config, **EARLY,
                 )  # fmt: skip
                 launches += 1
-        if x_type is not INT8:
-            norm = native_weight_only.Norm("layer", values((k,), dtype), values((k,), dtype), 1e-5)
-            native_weight_only.weight_only(
-                x, packed, torch.rand(n).cuda(), norm=norm, in_scale=0.1, dtype=dtype,
-                out_scale=0.1, out_dtype=INT8,
+        if x_type is not INT8 and m <= 16:
+            of.weight_only(
+                x, packed, torch.rand(n).cuda(), in_scale=0.1, dtype=dtype, out_scale=0.1,
+                out_dtype=INT8,
             )  # fmt: skip
             launches += 1
+    # Blocks of 128 columns and more, for which scales are applied less often.
+    for kind, m in itertools.product(PACK, (3, 13, 40)):
+        packed, x = weight_of(kind, n, 1024), values((m, 1024), torch.float16)
+        for cut in (*(resident[5:10:4] if m <= 16 else ()), *(streamed if m > 8 else ())):
+            config = cut._replace(rows=m)
+            if of.shared_bytes(config, packed, torch.float16, 128) <= of.MEMORY:
+                scale = torch.rand(n, 8).cuda()
+                of.weight_only(x, packed, scale, dtype=torch.float16, config=config, **EARLY)
+                launches += 1
     return launches
 
 

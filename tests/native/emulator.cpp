@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -37,7 +38,15 @@ struct Barrier {
   std::vector<Fiber*> waiting;
 };
 
+struct Cluster {
+  int arrived = 0;
+  uint32_t phase = 0;
+  std::vector<Fiber*> waiting;
+};
+
 struct Block {
+  Cluster* cluster = nullptr;
+  int rank = 0;
   std::unique_ptr<uint8_t[]> memory;
   uint8_t* shared = nullptr;
   std::map<int, Meeting> named;
@@ -50,18 +59,21 @@ struct Fiber {
   Thread thread;
   Block* block = nullptr;
   std::unique_ptr<uint8_t[]> stack;
+  std::vector<std::function<void()>> copies;  // That no barrier has been told of.
+  uint32_t cluster_phase = 0;
   bool done = false;
 };
 
+// What happens later: writes, and what a barrier is then told of.
 struct Copy {
   Block* block;
-  uint32_t to;
-  void const* from;
-  int bytes;
+  std::function<void()> write;
   uint32_t barrier;
+  int bytes, arrivals;
 };
 
 struct Machine {
+  std::vector<Cluster> clusters;
   std::vector<Block> blocks;
   std::vector<Fiber> fibers;
   std::vector<Fiber*> ready;
@@ -71,7 +83,7 @@ struct Machine {
   Fiber* running = nullptr;
   void (*kernel)(void*) = nullptr;
   void* argument = nullptr;
-  int threads = 0, left = 0;
+  int threads = 0, left = 0, cluster = 1;
   uint64_t idle = 0;  // Turns since something happened.
   std::string error;
 };
@@ -119,9 +131,10 @@ void copy_one() {
   size_t chosen = machine->random() % machine->copies.size();
   Copy copy = machine->copies[chosen];
   machine->copies.erase(machine->copies.begin() + long(chosen));
-  std::memcpy(copy.block->shared + copy.to, copy.from, size_t(copy.bytes));
+  copy.write();
   Barrier& barrier = barrier_at(*copy.block, copy.barrier);
   barrier.bytes -= copy.bytes;
+  barrier.pending -= copy.arrivals;
   check(barrier);
 }
 
@@ -192,11 +205,88 @@ void copy_later(uint32_t to, void const* from, int bytes, uint32_t barrier) {
   if (bytes % 16 || to % 16 || reinterpret_cast<uintptr_t>(from) % 16) {
     fail("a copy that is not of multiples of 16 bytes");
   }
-  machine->copies.push_back({machine->running->block, to, from, bytes, barrier});
+  Block* block = machine->running->block;
+  auto write = [=] { std::memcpy(block->shared + to, from, size_t(bytes)); };
+  machine->copies.push_back({block, write, barrier, bytes, 0});
+}
+
+void copy_box_later(uint32_t to, Box const& box, int column, int row, uint32_t barrier) {
+  if (to % 1024 || column % 16) {
+    fail("a box that does not begin where one may");
+  }
+  Block* block = machine->running->block;
+  auto write = [=] {
+    for (int r = 0; r < box.box_rows; r++) {
+      for (int c = 0; c < kBoxBytes; c++) {
+        bool inside = row + r < box.rows && column + c < box.row_bytes;
+        uint32_t at = to + uint32_t(r * kBoxBytes + c);
+        at ^= (at >> 7 & 7) << 4;
+        block->shared[at] = inside ? box.data[int64_t{row + r} * box.row_bytes + column + c] : 0;
+      }
+    }
+  };
+  machine->copies.push_back({block, write, barrier, box.box_rows * kBoxBytes, 0});
+}
+
+void copy_by_thread(uint32_t to, void const* from, int size, int bytes) {
+  Block* block = machine->running->block;
+  if (to % uint32_t(bytes) || reinterpret_cast<uintptr_t>(from) % uintptr_t(bytes)) {
+    fail("a copy of a thread that is not aligned");
+  }
+  machine->running->copies.push_back([=] {
+    std::memset(block->shared + to, 0, size_t(bytes));
+    std::memcpy(block->shared + to, from, size_t(size));
+  });
+}
+
+void arrive_with_copies(uint32_t barrier) {
+  auto copies = std::move(machine->running->copies);
+  machine->running->copies.clear();
+  auto write = [copies] {
+    for (auto& copy : copies) {
+      copy();
+    }
+  };
+  machine->copies.push_back({machine->running->block, write, barrier, 0, 1});
+}
+
+namespace {
+
+Block& block_of(uint32_t remote) {
+  Block* own = machine->running->block;
+  return own[int(remote >> 24) - own->rank];
+}
+
+}  // namespace
+
+void send_later(uint32_t remote, uint32_t remote_barrier, uint32_t const (&words)[4]) {
+  Block* block = &block_of(remote);
+  std::vector<uint32_t> kept(words, words + 4);
+  uint32_t to = remote & 0xFFFFFF;
+  auto write = [=] { std::memcpy(block->shared + to, kept.data(), 16); };
+  machine->copies.push_back({block, write, remote_barrier & 0xFFFFFF, 16, 0});
+}
+
+void cluster_arrive() {
+  Cluster& cluster = *machine->running->block->cluster;
+  machine->running->cluster_phase = cluster.phase;
+  if (++cluster.arrived == machine->cluster * machine->threads) {
+    cluster.arrived = 0;
+    cluster.phase++;
+    wake(cluster.waiting);
+  }
+}
+
+void cluster_wait() {
+  Cluster& cluster = *machine->running->block->cluster;
+  while (cluster.phase == machine->running->cluster_phase) {
+    cluster.waiting.push_back(machine->running);
+    leave();
+  }
 }
 
 char const* run(void (*kernel)(void*), void* argument, int blocks, int threads, int shared_bytes,
-                uint64_t seed) {
+                uint64_t seed, int cluster) {
   static std::string result;
   Machine made;
   machine = &made;
@@ -204,11 +294,15 @@ char const* run(void (*kernel)(void*), void* argument, int blocks, int threads, 
   made.argument = argument;
   made.threads = threads;
   made.random.seed(seed);
+  made.cluster = cluster;
+  made.clusters.resize(size_t(blocks / cluster));
   made.blocks.resize(size_t(blocks));
   made.fibers = std::vector<Fiber>(size_t(blocks * threads));
   made.left = blocks * threads;
   for (int b = 0; b < blocks; b++) {
     Block& block = made.blocks[size_t(b)];
+    block.cluster = &made.clusters[size_t(b / cluster)];
+    block.rank = b % cluster;
     block.memory = std::make_unique<uint8_t[]>(size_t(shared_bytes) + 1024);
     std::memset(block.memory.get(), 0x7B, size_t(shared_bytes) + 1024);  // Nothing is zero yet.
     auto start = reinterpret_cast<uintptr_t>(block.memory.get());

@@ -6,6 +6,7 @@
 // is said about speed, alignment or memory order.
 #pragma once
 
+#include <cuda.h>
 #include <cuda_runtime.h>
 #include <math.h>
 
@@ -47,9 +48,26 @@ void barrier_arrive(uint32_t barrier, int bytes);  // bytes: those that are expe
 void barrier_wait(uint32_t barrier, uint32_t parity);
 void copy_later(uint32_t to, void const* from, int bytes, uint32_t barrier);
 
+// What a tensor map is here: a matrix of which boxes of rows of 128 bytes are copied, swizzled.
+constexpr int kBoxBytes = 128;
+struct Box {
+  uint8_t const* data;
+  int rows, row_bytes, box_rows;
+};
+void copy_box_later(uint32_t to, Box const& box, int column_byte, int row, uint32_t barrier);
+
+// Copies that a thread makes itself, and their arrival at a barrier.
+void copy_by_thread(uint32_t to, void const* from, int size, int bytes);
+void arrive_with_copies(uint32_t barrier);
+
+// Clusters. An address in the memory of block r of one is r << 24 | the address.
+void send_later(uint32_t to, uint32_t barrier, uint32_t const (&words)[4]);
+void cluster_arrive();
+void cluster_wait();
+
 // Runs `kernel` for all threads of all blocks; an empty text, or what went wrong.
 char const* run(void (*kernel)(void*), void* argument, int blocks, int threads, int shared_bytes,
-                uint64_t seed);
+                uint64_t seed, int cluster = 1);
 
 template <class T>
 T of_lane(T value, int lane) {
@@ -146,6 +164,8 @@ inline uint32_t __float_as_uint(float value) {
 
 inline int __float2int_rn(float x) { return int(__builtin_rintf(x)); }
 inline float rsqrtf(float x) { return 1.0f / __builtin_sqrtf(x); }
+inline float __fdiv_rn(float x, float y) { return x / y; }
+inline int __ffs(int x) { return __builtin_ffs(x); }
 inline void __trap() { emulator::fail("__trap()"); }
 
 inline int min(int a, int b) { return a < b ? a : b; }
@@ -182,6 +202,31 @@ inline void copy_bytes_in(
   emulator::copy_later(shared, from, bytes, barrier);
 }
 inline void prefetch_bytes(void const*, int) {}
+
+// The columns of a map are given as elements: so many bytes each.
+inline void copy_in(
+    uint32_t shared, CUtensorMap const* map, int column, int row, uint32_t barrier) {
+  struct Map {
+    emulator::Box box;
+    int element;
+  };
+  auto known = reinterpret_cast<Map const*>(map);
+  emulator::copy_box_later(shared, known->box, column * known->element, row, barrier);
+}
+template <int Bytes>
+void copy_async(uint32_t shared, void const* from, int size = Bytes) {
+  emulator::copy_by_thread(shared, from, size, Bytes);
+}
+inline void copy_async_arrive(uint32_t barrier) { emulator::arrive_with_copies(barrier); }
+
+inline uint32_t remote_address(uint32_t shared, uint32_t rank) { return rank << 24 | shared; }
+inline void send(uint32_t to, uint32_t barrier, uint32_t const (&words)[4]) {
+  emulator::send_later(to, barrier, words);
+}
+inline void cluster_arrive_unordered() { emulator::cluster_arrive(); }
+inline void cluster_wait() { emulator::cluster_wait(); }
+inline void wait_for_previous_kernel() {}
+inline void allow_next_kernel() {}
 inline uint64_t evict_first_policy() { return 0; }
 
 // Others run before a store and after a load, so that units are late and read again.
@@ -260,6 +305,27 @@ void from_float8(T, uint32_t w, uint32_t (&pairs)[2]) {
     values[i] = T(byte & 0x80 ? -size : size);
   }
   std::memcpy(pairs, values, sizeof(pairs));
+}
+
+// Lane 4 g + t has four neighbours of each: a[g, k], a[g + 8, k], a[g, k + 16], a[g + 8, k + 16]
+// and b[k, g], b[k + 16, g] for k = 4 t.
+inline void multiply(
+    int8_t, int (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1) {
+  uint64_t all[3][32];
+  uint64_t const mine[3] = {uint64_t{a[1]} << 32 | a[0], uint64_t{a[3]} << 32 | a[2],
+                            uint64_t{b1} << 32 | b0};
+  for (int i = 0; i < 3; i++) {
+    std::memcpy(all[i], emulator::exchange_in_warp(mine[i]), sizeof(all[i]));
+  }
+  for (int i = 0; i < 4; i++) {
+    int row = lane_of_thread() / 4, column = lane_of_thread() % 4 * 2 + i % 2;
+    for (int half = 0; half < 2; half++) {
+      for (int t = 0; t < 4; t++) {
+        d[i] = __dp4a(int(all[half][4 * row + t] >> i / 2 * 32),
+                      int(all[2][4 * column + t] >> half * 32), d[i]);
+      }
+    }
+  }
 }
 
 inline float approximate_exp2(float x) { return __builtin_exp2f(x); }

@@ -1,5 +1,7 @@
 """The library's kernels for few rows, against products in float64, or of exact integers."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,19 +40,38 @@ def test_reasons():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("outputs", [700, 5000, 8192])
 @pytest.mark.parametrize("columns", [64, 1600, 8192, 14336, 65536, 2**18])
-def test_choices_fit(kind, columns):
+def test_choices_fit(kind, outputs, columns):
     """A block's memory holds what the table chooses, for any number of rows."""
-    plain = torch.zeros(5000, columns, dtype=F8 if kind == "float8" else torch.int8, device="meta")
+    of = F8 if kind == "float8" else torch.int8
+    plain = torch.zeros(outputs, columns, dtype=of, device="meta")
     data = plain[:, : columns // 2] if kind == "int4" else plain
     packed = packing.GpuWeight(kind, data, 128 if kind == "int4" else 0, plain.shape)
     types = [torch.float16, torch.bfloat16] + ([torch.int8] if kind != "float8" else [])
-    for compute in types:
-        for rows in (1, 2, 7, 8, 9, 16, 17, 33, 64):
-            for blocks in (False, True):
-                config = module.choose(rows, packed, compute, blocks)
-                assert module.shared_bytes(config, packed, compute, blocks) <= module.MEMORY
-                assert 1 <= config.rows <= rows
+    for compute, streamed in itertools.product(types, (False, True)):
+        for rows, group in itertools.product((1, 2, 7, 8, 9, 16, 17, 33, 64, 99), (1, 32, 96, 128)):
+            config = module.choose(rows, packed, compute, group, streamed)
+            assert module.shared_bytes(config, packed, compute, group) <= module.MEMORY
+            assert 1 <= config.rows <= min(rows, 64 if config.streams else 16)
+            if config.streams:
+                assert streamed and rows > 8 and config.slots >= 3
+            else:
+                assert not streamed or rows <= 16
+
+
+def test_what_is_streamed():
+    """x that is multiplied as it is in memory, and so up to more rows."""
+    half, int8 = torch.float16, torch.int8
+    for kind in KINDS:
+        assert module.streams(kind, half, rounded=False)
+        assert module.most_rows(kind, 8192, half, rounded=False) == 64
+        assert module.most_rows(kind, 4096, half, rounded=False) == 16
+        assert not module.streams(kind, half, rounded=True)
+        assert module.most_rows(kind, 8192, half, rounded=True) == 16
+        assert module.most_rows(kind, 8192, F8, rounded=False) == 16
+        assert module.streams(kind, int8, rounded=False) == (kind != "float8")
+        assert not module.streams(kind, torch.float32, rounded=False)
 
 
 @pytest.fixture
@@ -74,10 +95,15 @@ def weight_of(kind, n, k):
 
 
 def configs(rows, blocks=False):
-    """Every configuration for so many rows."""
-    at_once = min(rows, module.MOST_ROWS)
-    tiles = (2,) if blocks else (1, 2, 4) if at_once <= 8 else (2, 4)
-    return [Config(t, c, s, at_once) for t in tiles for c in (1, 2, 4, 8) for s in (1, 3)]
+    """Every configuration for so many rows where x stays in shared memory."""
+    at_once = min(rows, 16)
+    cuts = [(2, 8), (2, 16)] + ([(1, 8)] if at_once <= 8 and not blocks else [])
+    return [Config(t, c, s, at_once, w) for t, w in cuts for c in (1, 2, 4, 8) for s in (1, 3)]
+
+
+def streamed(rows):
+    """The same where x comes with the weights."""
+    return [Config(2, 1, slots, min(rows, 64), 8, True) for slots in (2, 4)] if rows > 8 else []
 
 
 def run(x, packed, scale, config=None, dtype=torch.float32, **kwargs):
@@ -86,8 +112,8 @@ def run(x, packed, scale, config=None, dtype=torch.float32, **kwargs):
     return module.weight_only(x, packed, scale, config=config, dtype=dtype, out=out, **kwargs)
 
 
-def fits(config, packed, compute=torch.float16):
-    return module.shared_bytes(config, packed, compute, blocks=True) <= module.MEMORY
+def fits(config, packed, compute=torch.float16, group=1):
+    return module.shared_bytes(config, packed, compute, group) <= module.MEMORY
 
 
 @pytest.mark.gpu
@@ -95,32 +121,33 @@ def fits(config, packed, compute=torch.float16):
 @pytest.mark.parametrize("x_type", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("m", ROWS)
 def test_product(library, kind, x_type, m):
-    """Every shape and configuration; all give the same bits."""
+    """Every shape and configuration; all with x in shared memory give the same bits."""
     for n, k in SHAPES:
         plain, packed = weight_of(kind, n, k)
         x, scale = torch.randn(m, k, device="cuda").to(x_type), torch.rand(n, device="cuda") + 0.1
         wanted = (x.double() @ plain.T) * scale.double()
         sums = (x.double().abs() @ plain.abs().T) * scale.double()
-        first = run(x, packed, scale)
-        assert ((first.double() - wanted).abs() <= 2e-6 * sums).all(), (n, k)
-        for config in configs(m):
-            if fits(config, packed):
-                assert torch.equal(run(x, packed, scale, config), first), (n, k, config)
+        first = None
+        for config in (None, *configs(m), *streamed(m)):
+            if config is None or fits(config, packed):
+                y = run(x, packed, scale, config)
+                assert ((y.double() - wanted).abs() <= 2e-6 * sums).all(), (n, k, config)
+                if config is not None and not config.streams:
+                    first = y if first is None else first
+                    assert torch.equal(y, first), (n, k, config)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_do_not_depend_on_others(library, kind):
-    """Nor on how many there are."""
+    """Nor on how many there are, of those that one kernel takes."""
     _, packed = weight_of(kind, 300, 1600)
-    x, scale = torch.randn(64, 1600, device="cuda").half(), torch.rand(300, device="cuda")
-    together = run(x, packed, scale)
-    for rows in (1, 2, 8, 16, 33):
-        assert torch.equal(run(x[:rows], packed, scale), together[:rows])
-    for row in (5, 63):
-        assert torch.equal(run(x[row : row + 1], packed, scale), together[row : row + 1])
-    many = torch.randn(150, 1600, device="cuda").half()
-    assert torch.equal(run(many, packed, scale)[140:], run(many[140:], packed, scale))
+    x, scale = torch.randn(150, 1600, device="cuda").half(), torch.rand(300, device="cuda")
+    for most, fewer in ((16, (1, 2, 8, 9)), (150, (17, 31, 33, 64, 70))):
+        together = run(x[:most], packed, scale)
+        for rows in fewer:
+            assert torch.equal(run(x[:rows], packed, scale), together[:rows])
+            assert torch.equal(run(x[most - rows : most], packed, scale), together[-rows:])
 
 
 @pytest.mark.gpu
@@ -134,7 +161,7 @@ def test_integer_products_are_exact(library, kind, m):
         x = torch.randint(-128, 128, (m, k), dtype=torch.int8, device="cuda")
         one = torch.ones(1, device="cuda")
         wanted = (x.double() @ plain.T * 0.5).float()
-        for config in [None, *configs(m)]:
+        for config in (None, *configs(m), *streamed(m)):
             if config is None or fits(config, packed, torch.int8):
                 assert torch.equal(run(x, packed, one, config, x_scale=0.5), wanted)
 
@@ -167,11 +194,15 @@ def test_block_scales(library, kind, block, x_type):
         scale = torch.rand(70, k // block, device="cuda") + 0.1
         expanded = plain * scale.double().repeat_interleave(block, 1)
         sums = x.double().abs() @ expanded.abs().T
-        first = run(x, packed, scale)
-        assert ((first.double() - x.double() @ expanded.T).abs() <= 2e-6 * sums).all()
-        for config in configs(m, blocks=True):
-            if fits(config, packed, x_type):
-                assert torch.equal(run(x, packed, scale, config), first)
+        first = None
+        compute = torch.float16 if x_type is torch.bfloat16 else x_type
+        for config in (None, *configs(m, blocks=True), *streamed(m)):
+            if config is None or fits(config, packed, compute, block):
+                y = run(x, packed, scale, config)
+                assert ((y.double() - x.double() @ expanded.T).abs() <= 2e-6 * sums).all(), config
+                if config is not None and not config.streams:
+                    first = y if first is None else first
+                    assert torch.equal(y, first), config
 
 
 @pytest.mark.gpu
@@ -186,7 +217,9 @@ def test_epilogue(library, activation, dtype):
         linear = x.double() @ plain.T * scale.double() + bias.double()
         wanted = ACTIVATIONS[activation](linear) + residual.double()
         bound = max(torch.finfo(dtype).eps, 1e-5)
-        for config in configs(m)[::3]:
+        for config in (*configs(m)[::3], *streamed(m)):
+            if not fits(config, packed):
+                continue
             y = run(
                 x, packed, scale, config, dtype, bias=bias, residual=residual,
                 activation=activation, pdl=True,
@@ -196,65 +229,20 @@ def test_epilogue(library, activation, dtype):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("norm", ["layer", "rms"])
-@pytest.mark.parametrize("x_type", [torch.float16, torch.bfloat16])
-def test_norm(library, kind, norm, x_type):
-    for m, k in ((1, 96), (3, 768), (8, 4104)):
-        plain, packed = weight_of(kind, 70, k)
-        x = (torch.randn(m, k, device="cuda") * 3 + 1).to(x_type)
-        weight, bias = (torch.randn(k, device="cuda").to(x_type) for _ in range(2))
-        bias = bias if norm == "layer" else None
-        arguments, scale = module_norm(norm, weight, bias), torch.full([70], 0.1, device="cuda")
-        normalized = reference_norm(norm, x, weight, bias).to(x_type)
-        wanted = normalized.double() @ plain.T * 0.1
-        sums = normalized.double().abs() @ plain.abs().T * 0.1
-        first = run(x, packed, scale, norm=arguments)
-        # A value at a boundary may be rounded to either side.
-        bound = torch.finfo(x_type).eps * 0.1
-        assert ((first.double() - wanted).abs() <= bound * sums).all()
-        for config in configs(m)[::3]:
-            if fits(config, packed):
-                assert torch.equal(run(x, packed, scale, config, norm=arguments), first)
-
-
-def module_norm(kind, weight, bias):
-    return module.Norm(kind, weight, bias, 1e-5)
-
-
-def reference_norm(kind, x, weight, bias):
-    k, x = x.shape[-1:], x.double()
-    if kind == "layer":
-        return F.layer_norm(x, k, weight.double(), bias.double(), 1e-5)
-    return F.rms_norm(x, k, weight.double(), 1e-5)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("x_type", [torch.float16, torch.bfloat16, torch.float32])
 def test_rounding(library, kind, x_type):
-    """With and without a normalization before it."""
     plain, packed = weight_of(kind, 70, 768)
-    x = (torch.randn(5, 768, device="cuda") * 3 + 1).to(x_type)
-    weight, bias = (torch.randn(768, device="cuda").to(x_type) for _ in range(2))
     scale = torch.full([70], 0.1, device="cuda")
-    for norm in (None, "layer"):
-        values = x if norm is None else reference_norm(norm, x, weight, bias).to(x_type)
-        quotient = values.float() / 0.02
+    for m in (5, 16, 37):
+        x = (torch.randn(m, 768, device="cuda") * 3 + 1).to(x_type)
+        quotient = x.float() / 0.02
         if kind == "float8":
             rounded = quotient.clamp(-448, 448).to(F8).double()
         else:
             rounded = quotient.round().clamp(-128, 127).double()
-        wanted = rounded @ plain.T * 0.1 * 0.02
-        y = run(
-            x, packed, scale, in_scale=0.02,
-            norm=None if norm is None else module_norm(norm, weight, bias),
-        )  # fmt: skip
-        if norm is None:
-            bound = 2e-6 * 0.002 * (rounded.abs() @ plain.abs().T)
-        else:  # A few values at a boundary may be rounded to either side.
-            step = 32 if kind == "float8" else 1
-            bound = 0.002 * 4 * step * plain.abs().max()
-        assert ((y.double() - wanted).abs() <= bound).all()
+        y = run(x, packed, scale, in_scale=0.02)
+        bound = 2e-6 * 0.002 * (rounded.abs() @ plain.abs().T)
+        assert ((y.double() - rounded @ plain.T * 0.1 * 0.02).abs() <= bound).all()
 
 
 @pytest.mark.gpu
@@ -264,6 +252,11 @@ def test_rounded_results(library, kind, dtype):
     """Bit for bit what two steps give: the result in the layer's type, then its quotient."""
     _, packed = weight_of("int8", 300, 768)
     x, scale = torch.randn(9, 768, device="cuda").half(), torch.full([1], 5e-4, device="cuda")
+    for rows in (9, 8):
+        rounded_results(x[:rows], packed, scale, kind, dtype)
+
+
+def rounded_results(x, packed, scale, kind, dtype):
     y = module.weight_only(x, packed, scale, activation="gelu", dtype=dtype)
     got = module.weight_only(
         x, packed, scale, activation="gelu", dtype=dtype, out_scale=0.004, out_dtype=kind
@@ -289,13 +282,14 @@ def test_rounding_is_half_to_even_and_saturates(library):
 def test_nan_and_large_values(library, x_type):
     """NaN stays in its row; sums beyond float16's range are scaled before they are rounded."""
     packed = packing.pack_int8(torch.full((40, 64), 127, dtype=torch.int8, device="cuda"))
-    x = torch.full((2, 64), 60000.0, device="cuda").to(x_type)
-    x[1, 3] = float("nan")
     scale = torch.full([1], 1e-6, device="cuda")
-    for activation in ACTIVATIONS:
+    for rows, activation in itertools.product((2, 20), ACTIVATIONS):
+        x = torch.full((rows, 64), 60000.0, device="cuda").to(x_type)
+        x[1, 3] = float("nan")
         y = run(x, packed, scale, dtype=torch.float16, activation=activation)
         torch.testing.assert_close(y[0], (x[0, 0].float() * 127 * 64 * 1e-6).half().expand(40))
-        assert y[1].isnan().all()
+        assert y.isnan().all(1).tolist() == [row == 1 for row in range(rows)]
+        assert not y[0].isnan().any()
 
 
 @pytest.mark.gpu
@@ -303,17 +297,20 @@ def test_float8_nan_weight(library):
     plain = torch.ones(4, 64, device="cuda").to(F8)
     plain.view(torch.uint8)[2, 7] = 0x7F
     for x_type in (torch.float16, torch.bfloat16):
-        x = torch.ones(3, 64, device="cuda").to(x_type)
-        y = run(x, packing.pack_fp8(plain), torch.ones(1, device="cuda"))
-        assert y.isnan().all(0).tolist() == [False, False, True, False]
+        for rows in (3, 33):
+            x = torch.ones(rows, 64, device="cuda").to(x_type)
+            y = run(x, packing.pack_fp8(plain), torch.ones(1, device="cuda"))
+            expected = [False, False, True, False]
+            assert y.isnan().all(0).tolist() == y.isnan().any(0).tolist() == expected
 
 
 @pytest.mark.gpu
-def test_chains_in_cuda_graphs(library):
+@pytest.mark.parametrize("m", [3, 24])
+def test_chains_in_cuda_graphs(library, m):
     """Launched early, one behind the other, each reading what the one in front wrote."""
     layers = [weight_of(kind, 768, 768) for kind in KINDS]
     scales = [torch.full([1], 1 / (28 * s), device="cuda") for s in (74, 4.6, 1)]
-    x = torch.randn(3, 768, device="cuda").half()
+    x = torch.randn(m, 768, device="cuda").half()
 
     def chain(x):
         for i in range(12):
@@ -325,7 +322,7 @@ def test_chains_in_cuda_graphs(library):
     with torch.cuda.graph(graph):
         result = chain(x)
     for _ in range(20):
-        x.copy_(torch.randn(3, 768, device="cuda"))
+        x.copy_(torch.randn(m, 768, device="cuda"))
         expected = x
         for i in range(12):
             expected = run(expected, layers[i % 3][1], scales[i % 3], dtype=torch.float16)

@@ -186,6 +186,7 @@ class GpuLinear:
             both = self.scale * self.x_scale
             self.both_scales = both.expand(self.weight.shape[0]).contiguous()
         self.why_not_native = self._why_not_native_few(TORCH_TYPES[layer.x.dtype]) or ""
+        self.most_native = self._most_native(TORCH_TYPES[layer.x.dtype])
         self.bias32 = None if self.bias is None else self.bias.float().contiguous()
         self.few = _FEW_ROWS["static" if self.by_integers else "weight only"]
         self.pdl = launches_early(layer.weight.device)
@@ -194,7 +195,7 @@ class GpuLinear:
         """For the report."""
         few = f"Triton, {self.kind} weight read once, to {self.few} rows"
         if not self.why_not_native:
-            most = min(self.few, native_weight_only.MOST_ROWS)
+            most = min(self.few, self.most_native)
             few = f"native to {most} rows, {few}" if most < self.few else f"native{few[6:]}"
         maker = "Triton" if self.no_native else "native"
         many = (
@@ -233,26 +234,32 @@ class GpuLinear:
             self.weight.kind, columns, group, x_type, self._rounds(x_type)
         )
 
+    def _most_native(self, x_type: torch.dtype) -> int:
+        """Up to how many rows of a type the library's kernel is the faster one."""
+        outputs = self.weight.shape[0]
+        return native_weight_only.most_rows(self.weight.kind, outputs, x_type, self._rounds(x_type))
+
     def _few_rows(self, x: T, residual: Optional[T]) -> T:
         norm = None
-        # The library's kernel is faster behind a launch of its own for the normalization, measured
-        # from 1 to 16 rows: there each block would do it again.
+        # The library's kernel is behind a launch of its own for the normalization, which was faster
+        # from 1 to 16 rows: each block would do it again.
         if self.no_native is None or not self._fits_norm(x):
             x = self._normalize(x)
         else:
             norm = self.norm
         rounds = self._rounds(x.dtype)
         options: dict[str, Any] = {
-            "bias": self.bias, "residual": residual, "norm": norm, "dtype": self.dtype,
+            "bias": self.bias, "residual": residual, "dtype": self.dtype,
             "activation": self._attrs["activation"], "in_scale": self.x_scale if rounds else None,
             "x_scale": self.x_scale if self.static and not rounds else None, "pdl": self.pdl,
         }  # fmt: skip
-        few = x.shape[0] <= native_weight_only.MOST_ROWS  # Beyond, Triton's is faster.
+        few = x.shape[0] <= self._most_native(x.dtype)  # Beyond, Triton's is faster.
         if few and self._why_not_native_few(x.dtype) is None:
             return native_weight_only.weight_only(
                 x, self.weight, self.scale, out_scale=self.out_scale, out_dtype=self.out, **options
             )
-        return self._rounded(self._few.weight_only_gemm(x, self.weight, self.scale, **options))
+        product = self._few.weight_only_gemm(x, self.weight, self.scale, norm=norm, **options)
+        return self._rounded(product)
 
     def _many_rows(self, x: T, residual: Optional[T]) -> T:
         x = self._normalize(x)

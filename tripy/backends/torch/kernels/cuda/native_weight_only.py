@@ -1,14 +1,17 @@
 """Linear layers with packed weights for few rows of input, in the library built from ``csrc``.
 
-What ``weight_only`` computes with Triton, at the speed of memory on compute capability 9.0; how
-stands in ``csrc/weight_only.cuh``. A row's result is the same, bit for bit, whatever other rows
-there are and how many, and with every configuration.
+What ``weight_only`` computes with Triton, at the speed of memory on compute capability 9.0. There
+are two kernels: in ``csrc/weight_only.cuh`` x stays in shared memory, of which up to 16 rows have
+room there; in ``csrc/weight_stream.cuh`` it comes with the weights, which takes up to 64 rows as
+they are in memory. A row's result is the same, bit for bit, whatever other rows a kernel
+multiplies, how many, and with every configuration; the two differ by the order of sums.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import torch
@@ -24,50 +27,42 @@ _TYPES = {
     torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.int8: 3, torch.float8_e4m3fn: 4,
 }  # fmt: skip
 _KINDS = {"int8": 0, "int4": 1, "float8": 2}
-_NORMS = {"layer": 1, "rms": 2}
 _ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
 _CHUNK = 128  # Bytes of a row that a warp takes at once.
 MEMORY = 232448  # Bytes of shared memory that a block can have.
-_WARPS, _MULTIPROCESSORS = 8, 132
-_STATISTICS = 640  # Bytes.
+_MULTIPROCESSORS = 132
+_ARRIVALS = 4  # Parts of x.
+_MANY = 48 * _MULTIPROCESSORS  # Outputs that have work for all of them.
+_STAGES = 12
 _HALF = 115712  # Bytes of shared memory with which two blocks share a multiprocessor.
 _ROW, _EIGHT = 16, 8
-MOST_ROWS = 16  # At once; more are done one part after the other.
+MOST_ROWS = 64  # At once, where x is multiplied as it is; more are done one part after the other.
+_MOST_RESIDENT_ROWS = 16  # Where x is rounded or converted first.
 SMALLEST_BLOCK = 32
 MOST_COLUMNS = 2**18  # Up to here one row fits a cluster's shared memory, whatever the rest.
 
 
-class Norm(NamedTuple):
-    """A normalization of each row of x before the product, with statistics in float32.
-
-    Attributes:
-        kind: "layer" or "rms".
-        weight: ``[K]``, any float type.
-        bias: ``[K]`` or None.
-        eps: Added to the variance, or to the mean of squares.
-    """
-
-    kind: str
-    weight: T
-    bias: Optional[T]
-    eps: float
-
-
 class Config(NamedTuple):
-    """How a layer is cut: see ``csrc/weight_only.cuh``.
+    """How a layer is cut: see ``csrc/weight_only.cuh`` and ``csrc/weight_stream.cuh``.
 
     Attributes:
-        row_tiles: Tiles of 16 outputs of a warp: 2 with scales that vary along the columns; else 4,
-            2, or, for up to 8 rows, 1.
-        cluster: Blocks that share the columns, each with its part of x: 1, 2, 4 or 8.
-        slots: Places of a warp for 128 bytes of each of up to 32 outputs: 1 to 8.
-        rows: Rows of x that a block takes.
+        row_tiles: Tiles of 16 outputs of a warp: 2, or, for up to 8 rows and a scale an output or
+            for all, 1.
+        cluster: Blocks that share the columns, each with its part of x: 1, 2, 4 or 8; 1 where x is
+            streamed.
+        slots: Places of a warp for 128 bytes of each of its outputs: 1 to 8. Where x is streamed,
+            stages of a block: 2 or more.
+        rows: Rows of x that a block takes: 1 to 16, or 9 to 64 that are streamed.
+        warps: Of a block, that multiply: 8 or, but for one tile or where x is streamed, 16.
+        streams: Whether x comes with the weights.
     """
 
     row_tiles: int
     cluster: int
     slots: int
     rows: int
+    warps: int = 8
+    streams: bool = False
 
 
 class _WeightOnly(ctypes.Structure):
@@ -75,14 +70,14 @@ class _WeightOnly(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("x", "weight", "scale", "bias", "residual")),
-        *((name, ctypes.c_void_p) for name in ("norm_weight", "norm_bias", "out")),
-        *((name, ctypes.c_float) for name in ("in_scale", "factor", "eps", "out_scale")),
+        ("out", ctypes.c_void_p),
+        *((name, ctypes.c_float) for name in ("in_scale", "factor", "out_scale")),
         *((name, ctypes.c_int) for name in ("m", "n", "k", "row_bytes", "group", "window")),
-        *((name, ctypes.c_int) for name in ("weight_kind", "norm_kind", "x_type", "out_type")),
+        *((name, ctypes.c_int) for name in ("weight_kind", "x_type", "out_type")),
         *((name, ctypes.c_int) for name in ("param_type", "result_type", "round_type")),
         ("compute_type", ctypes.c_int),
         *((name, ctypes.c_int) for name in ("activation", "row_tiles", "cluster", "slots")),
-        *((name, ctypes.c_int) for name in ("rows_at_once", "early_launch")),
+        *((name, ctypes.c_int) for name in ("rows_at_once", "warps", "streams_x", "early_launch")),
     )
 
 
@@ -148,47 +143,91 @@ def reason(
     return None
 
 
-def shared_bytes(
-    config: Config, packed: GpuWeight, compute: torch.dtype, blocks: bool = False
-) -> int:
+def shared_bytes(config: Config, packed: GpuWeight, compute: torch.dtype, group: int = 1) -> int:
     """Bytes of shared memory of a block, as ``WeightLayout`` in the source has them."""
-    outputs = 16 * config.row_tiles
     chunks = -(-packed.data.shape[1] // _CHUNK)
     columns = _CHUNK * (2 if packed.window else 1)
+    tiles = next(n for n in (1, 2, 4, 8) if config.rows <= 8 * n)
+    if config.streams:
+        scales = _blocks_in_chunk(group, columns // 32) * 64 * 4 if group > 1 else 0
+        stages = config.slots * (64 * _CHUNK + columns * compute.itemsize * 8 * tiles)
+        return max(stages, 8192 * tiles) + config.slots * (scales + 16)
+    copy_rows = min(16 * config.row_tiles, 32)
+    scales = _blocks_in_chunk(group, columns // 32) * copy_rows * 4 if group > 1 else 0
+    slots = config.warps * config.slots
     x = -(-chunks // config.cluster) * columns * config.rows * compute.itemsize
-    sums = _WARPS * config.rows * (outputs + 4) * 4
-    ring = _WARPS * config.slots * (min(outputs, 32) * _CHUNK + (1024 if blocks else 0))
-    barriers = _WARPS * config.slots * 8
-    return -(-max(ring + x, sums) // 16) * 16 + _STATISTICS + barriers
+    sums = config.warps * config.row_tiles * tiles * 512
+    both = x + sums if tiles == 1 else max(x, sums)
+    return slots * (copy_rows * _CHUNK + scales) + both + (slots + _ARRIVALS + 1) * 8
 
 
-def choose(rows: int, packed: GpuWeight, compute: torch.dtype, blocks: bool) -> Config:
-    """The table: measured on an H100, with layers of 768x768 to 8192x8192 and 1 to 16 rows.
+def _blocks_in_chunk(group: int, units: int) -> int:
+    """How many blocks of columns a chunk of so many units of 32 can touch."""
+    of_block = group // 32
+    if units % of_block == 0 or of_block % units == 0:
+        return max(units // of_block, 1)
+    return (units + of_block - 2) // of_block + 1
 
-    Enough tiles for each multiprocessor; then the smallest cluster whose part of x fits beside the
-    slots, as every other one reads less of x, but costs an exchange of sums. Weights with blocks of
-    scales take longer to unpack than to load: they have fewer slots, and two blocks of threads
-    a multiprocessor where a cluster of two allows that.
+
+def streams(kind: str, x_type: torch.dtype, rounded: bool) -> bool:
+    """Whether x can come with the weights: it is multiplied as it is in memory."""
+    return not rounded and compute_type(kind, x_type, rounded) is x_type
+
+
+def most_rows(kind: str, outputs: int, x_type: torch.dtype, rounded: bool) -> int:
+    """Up to how many rows this is faster than Triton's kernel, as far as that was measured."""
+    streamed = outputs >= _MANY and streams(kind, x_type, rounded)
+    return MOST_ROWS if streamed else _MOST_RESIDENT_ROWS
+
+
+def choose(
+    rows: int, packed: GpuWeight, compute: torch.dtype, group: int, streamed: bool = False
+) -> Config:
+    """The table: measured on an H100, with layers of 768x768 to 8192x8192 and 1 to 64 rows.
+
+    Args:
+        rows: Of x.
+        packed: The weight.
+        compute: See `compute_type`.
+        group: Columns that share a scale; 0 or 1 where all of an output do.
+        streamed: What `streams` says.
     """
-    outputs = packed.shape[0]
-    at_once = min(rows, MOST_ROWS)
+    outputs, blocks = packed.shape[0], group > 1
+    # Scales of blocks are applied more often there.
+    if streamed and rows > (16 if blocks else 8) and (rows > 16 or outputs >= _MANY):
+        config = Config(2, 1, _STAGES, min(rows, MOST_ROWS), 8, True)
+        while shared_bytes(config, packed, compute, group) > MEMORY:
+            config = config._replace(slots=config.slots - 1)
+        return config
+    at_once = min(rows, _MOST_RESIDENT_ROWS)
     while True:
-        tiles = _row_tiles(outputs, at_once, blocks)
-        slots = {1: 8 if outputs <= 16 * _MULTIPROCESSORS // 2 else 4, 2: 4, 4: 3}[tiles]
-        limits = [(_HALF, 1), (_HALF, 2)] if blocks else []
-        for limit, cluster in (*limits, *((MEMORY, cluster) for cluster in (1, 2, 4, 8))):
-            config = Config(tiles, cluster, 2 if blocks else slots, at_once)
-            if shared_bytes(config, packed, compute, blocks) <= limit:
+        alone = at_once == 1 and not blocks and packed.kind == "int4"
+        for limit, tiles, cluster, slots, warps in _cuts(outputs, at_once, blocks, alone):
+            config = Config(tiles, cluster, slots, at_once, warps)
+            if shared_bytes(config, packed, compute, group) <= limit:
                 return config
         at_once = -(-at_once // 2)
 
 
-def _row_tiles(outputs: int, rows: int, blocks: bool) -> int:
-    if blocks:
-        return 2
-    if outputs > 54 * _MULTIPROCESSORS or (rows > 8 and outputs > 32 * _MULTIPROCESSORS):
-        return 4
-    return 2 if outputs > 24 * _MULTIPROCESSORS or rows > 8 else 1
+def _cuts(
+    outputs: int, rows: int, blocks: bool, alone: bool
+) -> Iterator[tuple[int, int, int, int, int]]:
+    """Bytes of shared memory, tiles, cluster, slots and warps, the best first.
+
+    A larger cluster reads less of x, but clusters of four and eight leave a tenth of the
+    multiprocessors without work. ``alone``: whether blocks without a cluster are better.
+    """
+    if outputs >= _MANY:
+        # Two blocks of eight warps a multiprocessor or one of sixteen: eight would wait too often.
+        yield from ((_HALF, 2, cluster, 2, 8) for cluster in ((1, 2) if alone else (2,)))
+        yield from ((MEMORY, 2, cluster, slots, 16) for cluster in (2, 4, 8) for slots in (2, 1))
+    else:
+        tiles = 1 if rows <= 8 and not blocks and outputs <= 24 * _MULTIPROCESSORS else 2
+        slots = 2 if blocks else 8 if tiles == 1 and outputs <= 8 * _MULTIPROCESSORS else 4
+        if blocks:
+            yield from ((_HALF, tiles, cluster, slots, 8) for cluster in (1, 2))
+        yield from ((MEMORY, tiles, cluster, slots, 8) for cluster in (1, 2, 4, 8))
+    yield MEMORY, 2, 8, 1, 8
 
 
 def _aligned(tensor: T) -> T:
@@ -199,16 +238,15 @@ def _aligned(tensor: T) -> T:
 def weight_only(
     x: T, packed: GpuWeight, scale: T, *, x_scale: Optional[float] = None,
     bias: Optional[T] = None, residual: Optional[T] = None, activation: Optional[str] = None,
-    norm: Optional[Norm] = None, in_scale: Optional[float] = None, dtype: torch.dtype,
-    out_scale: Optional[float] = None, out_dtype: Optional[torch.dtype] = None,
-    out: Optional[T] = None, pdl: bool = False, config: Optional[Config] = None,
+    in_scale: Optional[float] = None, dtype: torch.dtype, out_scale: Optional[float] = None,
+    out_dtype: Optional[torch.dtype] = None, out: Optional[T] = None, pdl: bool = False,
+    config: Optional[Config] = None,
 ) -> T:  # fmt: skip
     """A linear layer; arguments as those of ``weight_only.weight_only_gemm``, which has more types.
 
-    The residual is of type ``dtype``. What is normalized is rounded to the type of x before it goes
-    on, as the result of a layer of its own would be. With ``out_scale`` the result, rounded to
-    ``dtype``, is divided by it and rounded to ``out_dtype``, int8 or float8_e4m3fn. With ``pdl``
-    the weight, its scale and the bias must be older than every launch that may still run.
+    The residual is of type ``dtype``. With ``out_scale`` the result, rounded to ``dtype``, is
+    divided by it and rounded to ``out_dtype``, int8 or float8_e4m3fn. With ``pdl`` the weight, its
+    scale and the bias must be older than every launch that may still run.
 
     Returns:
         ``[M, N]`` of ``dtype``, or of ``out_dtype``.
@@ -226,33 +264,24 @@ def weight_only(
     compute = compute_type(packed.kind, x.dtype, in_scale is not None)
     assert compute is not None, reason(packed.kind, k, group, x.dtype, in_scale is not None)
     if config is None:
-        config = choose(m, packed, compute, group > 1)
+        streamed = streams(packed.kind, x.dtype, in_scale is not None)
+        config = choose(m, packed, compute, group, streamed)
     factor = (1.0 if x_scale is None else x_scale) * (1.0 if in_scale is None else in_scale)
     if compute is torch.int8 and packed.kind == "int4":
         factor /= 16  # Its int8 form is 16 times the weight.
-    params = given = [bias, *((None, None) if norm is None else (norm.weight, norm.bias))]
-    kinds = {p.dtype for p in params if p is not None}
-    if len(kinds) > 1:
-        params = [None if p is None else p.float() for p in params]
-        kinds = {torch.float32}
     # Held until the launch: some may be copies.
-    used = [
-        None if t is None else _aligned(t)
-        for t in (x, packed.data, scale, params[0], residual, params[1], params[2])
-    ]
+    used = [None if t is None else _aligned(t) for t in (x, packed.data, scale, bias, residual)]
     # Launched early, it reads these before it waits for the launch in front: no copies of now.
-    constants, read = [packed.data, scale, *given], [*used[1:4], *used[5:]]
-    early = pdl and all(a is b for a, b in zip(constants, read))
+    early = pdl and all(a is b for a, b in zip((packed.data, scale, bias), used[1:4]))
     rounds = -1
     if in_scale is not None:
         rounds = _TYPES[torch.float8_e4m3fn if packed.kind == "float8" else torch.int8]
     problem = _WeightOnly(
         *(None if t is None else t.data_ptr() for t in used), out.data_ptr(),
-        1.0 if in_scale is None else in_scale, factor, 0.0 if norm is None else norm.eps,
+        1.0 if in_scale is None else in_scale, factor,
         1.0 if out_scale is None else out_scale, m, n, k, packed.data.shape[1], group,
-        packed.window, _KINDS[packed.kind],
-        0 if norm is None else _NORMS[norm.kind], _TYPES[x.dtype], _TYPES[out_type],
-        _TYPES[kinds.pop()] if kinds else 0, _TYPES[dtype], rounds, _TYPES[compute],
+        packed.window, _KINDS[packed.kind], _TYPES[x.dtype], _TYPES[out_type],
+        0 if bias is None else _TYPES[bias.dtype], _TYPES[dtype], rounds, _TYPES[compute],
         _ACTIVATIONS[activation], *config, early,
     )  # fmt: skip
     with torch.cuda.device(x.device):

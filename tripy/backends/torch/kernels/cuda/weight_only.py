@@ -14,13 +14,12 @@ the other rows; it depends on the configuration, which changes with the number o
 from __future__ import annotations
 
 import functools
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import torch
 import triton
 import triton.language as tl
 
-from tripy.backends.torch.kernels.cuda.native_weight_only import Norm
 from tripy.backends.torch.kernels.cuda.packing import (
     GpuWeight,
     pack_fp8,
@@ -52,6 +51,22 @@ _TRITON = {
     torch.int8: tl.int8,
     torch.float8_e4m3fn: tl.float8e4nv,
 }
+
+
+class Norm(NamedTuple):
+    """A normalization of each row of x before the product, with statistics in float32.
+
+    Attributes:
+        kind: "layer" or "rms".
+        weight: ``[K]``, any float type.
+        bias: ``[K]`` or None.
+        eps: Added to the variance, or to the mean of squares.
+    """
+
+    kind: str
+    weight: T
+    bias: Optional[T]
+    eps: float
 
 
 def weight_only_gemm(
