@@ -47,38 +47,17 @@ __device__ __forceinline__ void multiply_slot(
   for (int n = 0; n < C::kN; n++) {
     at[n] = min(n * 8 + group, rows - 1) * 4 + part;
   }
-  using Raw = uint2[C::kTiles][2];
+  using Raw = RawTiles<C::kTiles>;
   auto load = [&](int piece, Raw& w) {
     // The copy engine has swapped pieces of 16 bytes within the row.
     int byte = ((piece * 2 + part / 2) ^ row) * 16 + part % 2 * 8;
-#pragma unroll
-    for (int tile = 0; tile < C::kTiles; tile++) {
-#pragma unroll
-      for (int i = 0; i < 2; i++) {
-        int address = (tile * 16 + i * 8 + row) * kChunkBytes + byte;
-        w[tile][i] = *reinterpret_cast<uint2 const*>(slot + address);
-      }
-    }
+    load_tiles<kChunkBytes, C::kTiles>(slot, row, byte, w);
   };
   // Adds the products of a half of the bytes to sums of [tile][tile of x].
   auto multiply_unit = [&](auto number, Raw const& w, int unit, auto& sums) {
     constexpr int kHalf = decltype(number)::value;
     uint32_t a[C::kTiles][kSteps][4];
-#pragma unroll
-    for (int tile = 0; tile < C::kTiles; tile++) {
-#pragma unroll
-      for (int i = 0; i < 2; i++) {
-        uint32_t first[2], second[2];
-        unpack<C::kKind, X, kHalf>(w[tile][i].x, first);
-        unpack<C::kKind, X, kHalf>(w[tile][i].y, second);
-        if constexpr (C::kInteger) {
-          a[tile][0][i] = first[0], a[tile][0][2 + i] = second[0];
-        } else {
-          a[tile][0][i] = first[0], a[tile][0][2 + i] = first[1];
-          a[tile][1][i] = second[0], a[tile][1][2 + i] = second[1];
-        }
-      }
-    }
+    unpack_tiles<C::kKind, X, kHalf, C::kTiles, kSteps>(w, a);
 #pragma unroll
     for (int n = 0; n < C::kN; n++) {
       Eight<X> b = x[unit * rows * 4 + at[n]];
@@ -108,17 +87,7 @@ __device__ __forceinline__ void multiply_slot(
     auto scale = [&](Sums const& sums, int unit) {
       // The first block in the slot is that of its first unit.
       int block = blocks.of(first_unit + unit) - blocks.of(first_unit);
-#pragma unroll
-      for (int tile = 0; tile < C::kTiles; tile++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          float by = slot_scales[block * C::kOutputs + tile * 16 + i / 2 * 8 + row];
-#pragma unroll
-          for (int n = 0; n < C::kN; n++) {
-            totals[tile][n][i] += static_cast<float>(sums[tile][n][i]) * by;
-          }
-        }
-      }
+      add_scaled(totals, sums, slot_scales + block * C::kOutputs, row);
     };
 #pragma unroll 1
     for (int first = 0; first < 4; first += C::kSpan) {

@@ -76,15 +76,8 @@ __device__ __forceinline__ void multiply_stage(
   int window = C::kHalves == 2 ? p.window / 32 : 1;  // In units: 1, 2 or 4.
   // The copy engine has swapped pieces of 16 bytes within rows of 128.
   int byte = ((quarter * 2 + part / 2) ^ row) * 16 + part % 2 * 8;
-  uint2 w[C::kTiles][2];
-#pragma unroll
-  for (int tile = 0; tile < C::kTiles; tile++) {
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      int address = (tile * 16 + i * 8 + row) * kChunkBytes + byte;
-      w[tile][i] = *reinterpret_cast<uint2 const*>(weights + address);
-    }
-  }
+  RawTiles<C::kTiles> w;
+  load_tiles<kChunkBytes, C::kTiles>(weights, row, byte, w);
   auto half = [&](auto number) {
     constexpr int kHalf = decltype(number)::value;
     int unit = quarter;
@@ -92,21 +85,7 @@ __device__ __forceinline__ void multiply_stage(
       unit += (quarter & -window) + kHalf * window;
     }
     uint32_t a[C::kTiles][kSteps][4];
-#pragma unroll
-    for (int tile = 0; tile < C::kTiles; tile++) {
-#pragma unroll
-      for (int i = 0; i < 2; i++) {
-        uint32_t first[2], second[2];
-        unpack<C::kKind, X, kHalf>(w[tile][i].x, first);
-        unpack<C::kKind, X, kHalf>(w[tile][i].y, second);
-        if constexpr (C::kInteger) {
-          a[tile][0][i] = first[0], a[tile][0][2 + i] = second[0];
-        } else {
-          a[tile][0][i] = first[0], a[tile][0][2 + i] = first[1];
-          a[tile][1][i] = second[0], a[tile][1][2 + i] = second[1];
-        }
-      }
-    }
+    unpack_tiles<C::kKind, X, kHalf, C::kTiles, kSteps>(w, a);
     constexpr int kUnitBytes = 32 * sizeof(X);
     int at = unit * kUnitBytes % 128 + part * int(sizeof(Eight<X>));
     char const* from = x + (unit * kUnitBytes / 128 * C::kRows + x_row) * 128;
@@ -136,17 +115,7 @@ __device__ __forceinline__ void multiply_stage(
     if constexpr (C::kBlocks) {
       // The first block in the stage is that of its first unit.
       int block = blocks.of(first_unit + unit) - blocks.of(first_unit);
-#pragma unroll
-      for (int tile = 0; tile < C::kTiles; tile++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          float by = scales[block * C::kOutputs + tile * 16 + i / 2 * 8 + row];
-#pragma unroll
-          for (int n = 0; n < C::kN; n++) {
-            totals[tile][n][i] += static_cast<float>(sums[tile][n][i]) * by;
-          }
-        }
-      }
+      add_scaled(totals, sums, scales + block * C::kOutputs, row);
     }
   };
   half(std::integral_constant<int, 0>());

@@ -36,4 +36,60 @@ __device__ __forceinline__ void unpack(uint32_t w, uint32_t (&operand)[2]) {
   }
 }
 
+// What a lane reads at once of 16 x Tiles rows of a weight: 8 bytes of two rows of each tile.
+template <int Tiles>
+using RawTiles = uint2[Tiles][2];
+
+// From rows of `RowBytes`, `row` of each eight; `byte` is the place within a row.
+template <int RowBytes, int Tiles>
+__device__ __forceinline__ void load_tiles(
+    char const* from, int row, int byte, RawTiles<Tiles>& w) {
+#pragma unroll
+  for (int tile = 0; tile < Tiles; tile++) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      int address = (tile * 16 + i * 8 + row) * RowBytes + byte;
+      w[tile][i] = *reinterpret_cast<uint2 const*>(from + address);
+    }
+  }
+}
+
+// A half of the bytes as operands: two steps of 16 columns, or one of 32 where both are int8.
+template <int Kind, class X, int Half, int Tiles, int Steps>
+__device__ __forceinline__ void unpack_tiles(
+    RawTiles<Tiles> const& w, uint32_t (&a)[Tiles][Steps][4]) {
+#pragma unroll
+  for (int tile = 0; tile < Tiles; tile++) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      uint32_t first[2], second[2];
+      unpack<Kind, X, Half>(w[tile][i].x, first);
+      unpack<Kind, X, Half>(w[tile][i].y, second);
+      if constexpr (Steps == 1) {
+        a[tile][0][i] = first[0], a[tile][0][2 + i] = second[0];
+      } else {
+        a[tile][0][i] = first[0], a[tile][0][2 + i] = first[1];
+        a[tile][1][i] = second[0], a[tile][1][2 + i] = second[1];
+      }
+    }
+  }
+}
+
+// totals += sums · scale, of which `scales` has that of each row.
+template <int Tiles, int N, class Sum>
+__device__ __forceinline__ void add_scaled(
+    float (&totals)[Tiles][N][4], Sum const (&sums)[Tiles][N][4], float const* scales, int row) {
+#pragma unroll
+  for (int tile = 0; tile < Tiles; tile++) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      float by = scales[tile * 16 + i / 2 * 8 + row];
+#pragma unroll
+      for (int n = 0; n < N; n++) {
+        totals[tile][n][i] += static_cast<float>(sums[tile][n][i]) * by;
+      }
+    }
+  }
+}
+
 }  // namespace tripy

@@ -272,16 +272,22 @@ uint32_t subtract(T, uint32_t a, uint32_t b) {
   return pair;
 }
 
-// Lane 4 g + t has a[g, k], a[g + 8, k], a[g, k + 8], a[g + 8, k + 8] and b[k, g], b[k + 8, g] for
-// k = 2 t and 2 t + 1, and gets the sums [g, k], [g + 8, k].
-template <class T>
-void multiply(T, float (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1) {
-  uint64_t all[3][32];
+// What each lane has of an instruction's operands: registers 0 and 1 of a, 2 and 3, and b's.
+inline void exchange_operands(
+    uint32_t const (&a)[4], uint32_t b0, uint32_t b1, uint64_t (&all)[3][32]) {
   uint64_t const mine[3] = {uint64_t{a[1]} << 32 | a[0], uint64_t{a[3]} << 32 | a[2],
                             uint64_t{b1} << 32 | b0};
   for (int i = 0; i < 3; i++) {
     std::memcpy(all[i], emulator::exchange_in_warp(mine[i]), sizeof(all[i]));
   }
+}
+
+// Lane 4 g + t has a[g, k], a[g + 8, k], a[g, k + 8], a[g + 8, k + 8] and b[k, g], b[k + 8, g] for
+// k = 2 t and 2 t + 1, and gets the sums [g, k], [g + 8, k].
+template <class T>
+void multiply(T, float (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1) {
+  uint64_t all[3][32];
+  exchange_operands(a, b0, b1, all);
   for (int i = 0; i < 4; i++) {
     int row = lane_of_thread() / 4, column = lane_of_thread() % 4 * 2 + i % 2;
     for (int half = 0; half < 2; half++) {
@@ -312,11 +318,7 @@ void from_float8(T, uint32_t w, uint32_t (&pairs)[2]) {
 inline void multiply(
     int8_t, int (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1) {
   uint64_t all[3][32];
-  uint64_t const mine[3] = {uint64_t{a[1]} << 32 | a[0], uint64_t{a[3]} << 32 | a[2],
-                            uint64_t{b1} << 32 | b0};
-  for (int i = 0; i < 3; i++) {
-    std::memcpy(all[i], emulator::exchange_in_warp(mine[i]), sizeof(all[i]));
-  }
+  exchange_operands(a, b0, b1, all);
   for (int i = 0; i < 4; i++) {
     int row = lane_of_thread() / 4, column = lane_of_thread() % 4 * 2 + i % 2;
     for (int half = 0; half < 2; half++) {
