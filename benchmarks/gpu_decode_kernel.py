@@ -5,7 +5,9 @@
 What `gpu_gpt2.py` measures of a token is this, the embeddings, the choice of the token and the time
 between kernels. The same step is launched again and again, by one library after the other in every
 round, so that their ratios hold; results are compared with those of the first one. Bytes are those
-that a step must move, set against a large copy's bytes a second.
+that a step must move, set against a large copy's bytes a second. Of a library that was built with
+`cmake -DTRIPY_CLOCKS=ON` it also says how many cycles each phase of a step takes, in the average
+block and in the slowest one.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples" / "nanogpt")]
 
 import common  # noqa: E402
 import torch  # noqa: E402
+from decode_clocks import kinds, noted, phases  # noqa: E402
 from gpt2_ours import (  # noqa: E402
     CONTEXT,
     SIZES,
@@ -68,7 +71,8 @@ class Recorded:
             native_decode.launch_of = launch_of
         if not found:
             sys.exit(f"{name}, {mode}: the step is not one kernel:\n{self.ours.decode.report()}")
-        (self.launch, self.tensors), self.logits = found[-1], logits.torch()
+        # What was given holds what the launch points to.
+        (self.launch, self.given), self.logits = found[-1], logits.torch()
 
     def microseconds(self, library: ctypes.CDLL) -> float:
         """One round, of 50 launches."""
@@ -92,6 +96,12 @@ def measure(
         for label, library in libraries.items():
             times[label].append(step.microseconds(library))
             results[label] = step.logits.float().clone()
+    for label, library in libraries.items():
+        if library.tripy_decode_clocks():
+            stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+            clocks = noted(step.launch, library, stream)
+            print(f"\n{name}, {mode}, {label}: cycles until (mean, slowest block)")
+            print(phases(clocks, kinds(step.given[0])), flush=True)
     first, moved = next(iter(results.values())), step_bytes(SIZES[name], mode, 1)
     rows = []
     for label, found in times.items():

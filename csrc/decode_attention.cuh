@@ -164,6 +164,7 @@ __device__ __forceinline__ void attend(
     missing |= !units.are_of(w.exchange.launch);
     Exchange::give_up(tries);
   }
+  w.note(kInput);
   query = units.values();
 #pragma unroll
   for (int i = 0; i < 2; i++) {
@@ -226,6 +227,7 @@ __device__ __forceinline__ void attend(
     w.shared.states[warp] = {top, total};
   }
   Worker::sync();
+  w.note(kTogether);
   add_warps<T, Width>(w, s.out + (head * s.chunks + chunk) * (Width / 2 + 2));
 }
 

@@ -112,11 +112,14 @@ __device__ __forceinline__ void work(DecodeLaunch const& launch, Shared& shared)
       next = __ldg(table + (i + 1) * kWords + word);
     }
     DecodeStep const& step = shared.steps[i % 2];
+    worker.step = i;
+    worker.note(kBegin);
     if (step.kind == kStepLinear) {
       linear<T>(worker, step);
     } else {
       attention<T>(worker, step);
     }
+    worker.note(kEnd);
     if (more) {
       reinterpret_cast<uint32_t*>(&shared.steps[(i + 1) % 2])[word] = next;
     }

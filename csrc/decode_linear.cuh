@@ -117,6 +117,9 @@ __device__ __forceinline__ void multiply_rows(
       } else {
         sum = tensor_product_of<T, Form>(w.shared, s, operands, records + at * record_bytes);
       }
+      if (kClocks && own < kWarps) {
+        w.note(kProduct);
+      }
       float value = fmaf(sum, scale_and_bias.x, scale_and_bias.y);
       finish<T, Kind>(w, s, target, row, activated(value, s.activation) + added);
       if (own + kWarps < count) {
@@ -148,9 +151,13 @@ __device__ __forceinline__ void linear(W& w, DecodeStep const& step) {
   Target<T> target = target_of<T>(w, s);
   int own = threadIdx.x / 32, row = (first + own) * s.rows + (threadIdx.x & (s.rows - 1));
   float added = own < count ? residual_now<T>(w, s, row) : 0.0f;
+  w.note(kPrepared);
   w.ring.wait_full(w.shared);
+  w.note(kWeights);
   read_input<T>(w, s);
+  w.note(kRounded);
   Worker::sync();
+  w.note(kTogether);
   if constexpr (W::kWeights == kFloat8Weights) {
     if (s.weights == kFloat8Weights) {
       if (s.inverse_out_scale != 0.0f) {

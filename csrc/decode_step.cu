@@ -16,3 +16,4 @@ extern "C" int tripy_decode_step_size() { return sizeof(DecodeStep); }
 extern "C" int tripy_decode_launch_size() { return sizeof(DecodeLaunch); }
 extern "C" int tripy_decode_warps() { return tripy::kWarps; }
 extern "C" int tripy_decode_copies() { return tripy::kCopies; }
+extern "C" int tripy_decode_clocks() { return tripy::kClocks ? kMoments : 0; }

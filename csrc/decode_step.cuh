@@ -18,6 +18,7 @@
 // between the product and the result: each has whole rows of the weight.
 #pragma once
 
+#include "decode_clocks.cuh"
 #include "decode_step.h"
 #include "epilogue.cuh"
 #include "exchange.cuh"
@@ -79,8 +80,12 @@ struct Worker {
   Exchange exchange;
   WeightRing ring;
   Place place;
+  int step = 0;
 
   __device__ __forceinline__ static void sync() { group_sync<kWorkers>(1); }
+  __device__ __forceinline__ void note(StepMoment moment) const {
+    tripy::note(launch, step, moment);
+  }
 };
 
 // With what its kernel is for: the type of weights beside int8, the size of a head, and how many

@@ -11,6 +11,20 @@ enum StepNorm : int { kNoNorm, kLayerNorm, kRmsNorm };
 // What a linear step's weight is made of. int4: packed as packing.py has it.
 enum StepWeights : int { kInt8Weights, kFloat8Weights, kInt4Weights };
 
+// Of a step, in order; an attention has those marked with *. The weights, the input, the rounded
+// input of this warp and of all are there; the product of the first rows; the end.
+enum StepMoment : int {
+  kBegin,     // *
+  kPrepared,  // What does not need the input.
+  kWeights,
+  kInput,     // * The query.
+  kRounded,
+  kTogether,  // * This warp's share of the keys.
+  kProduct,
+  kEnd,       // *
+  kMoments
+};
+
 extern "C" {
 
 // Offsets in the exchange count its units (exchange.cuh) and are even; tensors are numbers of
@@ -55,6 +69,7 @@ struct DecodeLaunch {
   DecodeStep const* steps;
   void* exchange;      // Units with the number of the launch that wrote them; zeros at first.
   unsigned* launches;  // [blocks]: how many there have been; zeros at first.
+  unsigned* clocks;    // [blocks, count, kMoments] or null: see decode_clocks.cuh
   int count, type, blocks;
   // Which kernel: enum StepWeights of the steps whose weights are not int8, the size of a head, and
   // how many times four columns of a normalized input a thread may have (1, 2 or kMostQuads).
@@ -72,4 +87,5 @@ TRIPY_PUBLIC int tripy_decode_launch_size();
 // Warps of a block that work, on which the keys of a chunk depend: 1024 / width each.
 TRIPY_PUBLIC int tripy_decode_warps();
 TRIPY_PUBLIC int tripy_decode_copies();  // of the exchange
+TRIPY_PUBLIC int tripy_decode_clocks();  // Moments of a step that are noted: kMoments or 0.
 }

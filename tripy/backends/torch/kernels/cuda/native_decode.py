@@ -57,7 +57,7 @@ class DecodeLaunch(ctypes.Structure):
     """``struct DecodeLaunch``."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("steps", "exchange", "launches")),
+        *((name, ctypes.c_void_p) for name in ("steps", "exchange", "launches", "clocks")),
         *((name, ctypes.c_int) for name in ("count", "type", "blocks")),
         *((name, ctypes.c_int) for name in ("weights", "width", "quads")),
         *((name, ctypes.c_int) for name in ("stage_bytes", "stages", "in_flight", "copy_units")),
@@ -137,8 +137,8 @@ def launch_of(
     kinds = {torch.float16: 1, torch.bfloat16: 2}  # enum Type of csrc/api.h
     kind = next(kinds[t.dtype] for t in tensors if t.dtype in kinds)
     launch = DecodeLaunch(
-        steps.data_ptr(), exchange.units.data_ptr(), exchange.launches.data_ptr(), count, kind,
-        len(exchange.launches), *settings, exchange.units.shape[1],
+        steps.data_ptr(), exchange.units.data_ptr(), exchange.launches.data_ptr(), None, count,
+        kind, len(exchange.launches), *settings, exchange.units.shape[1],
     )  # fmt: skip
     for i, tensor in enumerate(tensors):
         launch.tensors[i] = tensor.data_ptr()

@@ -1,0 +1,54 @@
+"""Where the time of a decode step's kernel goes, of libraries with clocks."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from typing import Any
+
+import common
+import torch
+from gpu_kernels import module
+
+T = torch.Tensor
+# Until what: `enum StepMoment` of csrc/decode_step.h, but for the begin. An attention has four.
+PHASES = ("prepared", "weights", "input", "rounded", "together", "first product", "end")
+OF_ATTENTION = (0, 3, 5, 7)
+
+
+def noted(launch: Any, library: ctypes.CDLL, stream: ctypes.c_void_p) -> T:
+    """``[blocks, steps, moments]``: the clock at each moment of one of several launches."""
+    moments = library.tripy_decode_clocks()
+    clocks = torch.zeros(launch.blocks, launch.count, moments, dtype=torch.int32, device="cuda")
+    launch.clocks = clocks.data_ptr()
+    for _ in range(8):
+        library.tripy_decode_step(ctypes.byref(launch), stream)
+    torch.cuda.synchronize()
+    launch.clocks = None
+    return clocks.cpu().long() & 0xFFFFFFFF
+
+
+def kinds(steps: T) -> list[str]:
+    """What each step of a table is: its sizes, or that it is an attention."""
+    native_decode = module("native_decode")
+    raw, size = bytes(steps.cpu().numpy()), ctypes.sizeof(native_decode.DecodeStep)
+    table = [native_decode.DecodeStep.from_buffer_copy(raw, at) for at in range(0, len(raw), size)]
+    return ["attention" if s.kind == native_decode.ATTENTION else f"{s.k} to {s.n}" for s in table]
+
+
+def phases(clocks: T, names: list[str]) -> str:
+    """A table: cycles of each phase, of the average block and of each step's slowest one."""
+    rows = []
+    for name in dict.fromkeys(names):
+        own = clocks[:, [i for i, n in enumerate(names) if n == name]]
+        moments = OF_ATTENTION if name == "attention" else tuple(range(own.shape[2]))
+        cells = dict.fromkeys(PHASES, "")
+        for before, after in itertools.pairwise(moments):
+            there = (own[..., before] != 0) & (own[..., after] != 0)
+            cycles = torch.where(there, (own[..., after] - own[..., before]) % 2**32, 0)
+            mean = cycles.sum() / there.sum().clamp(min=1)
+            slowest = cycles.amax(0).double().mean()
+            cells[PHASES[after - 1]] = f"{mean:,.0f}, {slowest:,.0f}"
+        rows.append([name, own.shape[1], *cells.values()])
+    header = ["columns to rows", "steps", *PHASES]
+    return common.table(header, rows)
