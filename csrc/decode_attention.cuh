@@ -164,7 +164,7 @@ __device__ __forceinline__ void attend(
     missing |= !units.are_of(w.exchange.launch);
     Exchange::give_up(tries);
   }
-  w.note(kInput);
+  w.note(kInputThere);
   query = units.values();
 #pragma unroll
   for (int i = 0; i < 2; i++) {

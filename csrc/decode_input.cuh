@@ -101,7 +101,7 @@ __device__ __forceinline__ void combine(
       total += share;
     }
   }
-  w.note(kInput);
+  w.note(kInputThere);
   float inverse = inverse_of(total);
 #pragma unroll
   for (int c = 0; c < 4; c++) {
@@ -211,7 +211,7 @@ __device__ __forceinline__ void read_normalized(W& w, DecodeStep const& s) {
   } else {
     read_tensor<T>(w, s, x, first);
   }
-  w.note(kInput);
+  w.note(kInputThere);
   float2 moments = statistics(w, s, x, s.norm == kLayerNorm ? first : 0.0f);
 #pragma unroll
   for (int j = 0; j < Quads; j++) {
@@ -241,7 +241,7 @@ __device__ __forceinline__ void read_pairs(W& w, DecodeStep const& s) {
 #pragma unroll 1
   for (int begin = threadIdx.x; 4 * begin < s.k; begin += Quads * kWorkers) {
     wait_for_pairs<T>(w, s, begin, x, false, first);
-    w.note(kInput);
+    w.note(kInputThere);
 #pragma unroll
     for (int j = 0; j < Quads; j++) {
       if (4 * (begin + j * kWorkers) < s.k) {
@@ -280,7 +280,7 @@ __device__ __forceinline__ void read_bytes(W& w, DecodeStep const& s) {
       missing |= second && !w.exchange.try_two(s.in + 2 * (begin + kWorkers), high);
       Exchange::give_up(tries);
     }
-    w.note(kInput);
+    w.note(kInputThere);
     store_bytes(w, s, begin, low);
     if (second) {
       store_bytes(w, s, begin + kWorkers, high);

@@ -113,13 +113,13 @@ __device__ __forceinline__ void work(DecodeLaunch const& launch, Shared& shared)
     }
     DecodeStep const& step = shared.steps[i % 2];
     worker.step = i;
-    worker.note(kBegin);
+    worker.note(kBegun);
     if (step.kind == kStepLinear) {
       linear<T>(worker, step);
     } else {
       attention<T>(worker, step);
     }
-    worker.note(kEnd);
+    worker.note(kEnded);
     if (more) {
       reinterpret_cast<uint32_t*>(&shared.steps[(i + 1) % 2])[word] = next;
     }

@@ -118,7 +118,7 @@ __device__ __forceinline__ void multiply_rows(
         sum = tensor_product_of<T, Form>(w.shared, s, operands, records + at * record_bytes);
       }
       if (kClocks && own < kWarps) {
-        w.note(kProduct);
+        w.note(kMultiplied);
       }
       float value = fmaf(sum, scale_and_bias.x, scale_and_bias.y);
       finish<T, Kind>(w, s, target, row, activated(value, s.activation) + added);
@@ -153,7 +153,7 @@ __device__ __forceinline__ void linear(W& w, DecodeStep const& step) {
   float added = own < count ? residual_now<T>(w, s, row) : 0.0f;
   w.note(kPrepared);
   w.ring.wait_full(w.shared);
-  w.note(kWeights);
+  w.note(kWeightsThere);
   read_input<T>(w, s);
   w.note(kRounded);
   Worker::sync();

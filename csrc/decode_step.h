@@ -14,14 +14,14 @@ enum StepWeights : int { kInt8Weights, kFloat8Weights, kInt4Weights };
 // Of a step, in order; an attention has those marked with *. The weights, the input, the rounded
 // input of this warp and of all are there; the product of the first rows; the end.
 enum StepMoment : int {
-  kBegin,     // *
+  kBegun,     // *
   kPrepared,  // What does not need the input.
-  kWeights,
-  kInput,     // * The query.
+  kWeightsThere,
+  kInputThere,  // * The query.
   kRounded,
   kTogether,  // * This warp's share of the keys.
-  kProduct,
-  kEnd,       // *
+  kMultiplied,
+  kEnded,       // *
   kMoments
 };
 

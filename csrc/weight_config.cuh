@@ -9,25 +9,30 @@ constexpr int kChunkBytes = 128;
 constexpr int kLanes = 8;
 constexpr int kMaxSlots = 8;  // Of a warp.
 
-// `Span`: 0 where all columns of an output share a scale; else how many units of 32 columns of a
-// window (1, 2 or 4) share one for sure.
-template <int Kind_, class X_, int ColumnTiles, int Tiles_, int Warps_, int Span_>
-struct WeightConfig {
+// What both kernels for few rows say of their types.
+template <int Kind_, class X_, bool Blocks_>
+struct WeightTypes {
   static constexpr int kKind = Kind_;
   using X = X_;                             // In which tensor cores multiply.
-  static constexpr int kN = ColumnTiles;    // Tiles of 8 rows of x.
-  static constexpr int kTiles = Tiles_;     // Tiles of 16 outputs of a warp: 1 or 2.
-  static constexpr int kWarps = Warps_;
-  static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kGroups = kWarps / kLanes;  // Of rows, that a block finishes.
-  static constexpr int kSpan = Span_;
-  static constexpr bool kBlocks = Span_ > 0;  // Scales vary along the columns.
+  static constexpr bool kBlocks = Blocks_;  // Scales vary along the columns.
   static constexpr bool kInteger = std::is_same_v<X, int8_t>;
   using Sum = std::conditional_t<kInteger, int, float>;  // Of the tensor cores.
   using Total = std::conditional_t<kInteger && !kBlocks, int, float>;
   static constexpr int kHalves = kKind == kWeightInt4 ? 2 : 1;  // Weights a byte.
   static constexpr int kChunkColumns = kChunkBytes * kHalves;
   static constexpr int kUnits = kChunkColumns / 32;
+};
+
+// `Span`: 0 where all columns of an output share a scale; else how many units of 32 columns of a
+// window (1, 2 or 4) share one for sure.
+template <int Kind_, class X_, int ColumnTiles, int Tiles_, int Warps_, int Span_>
+struct WeightConfig : WeightTypes<Kind_, X_, (Span_ > 0)> {
+  static constexpr int kN = ColumnTiles;  // Tiles of 8 rows of x.
+  static constexpr int kTiles = Tiles_;   // Tiles of 16 outputs of a warp: 1 or 2.
+  static constexpr int kWarps = Warps_;
+  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kGroups = kWarps / kLanes;  // Of rows, that a block finishes.
+  static constexpr int kSpan = Span_;
   static constexpr int kOutputs = 16 * kTiles;
   static constexpr int kSlotBytes = kOutputs * kChunkBytes;  // A multiple of 1,024.
   // Of the sums of a warp that one block finishes, as its threads have them.

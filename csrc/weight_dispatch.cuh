@@ -43,7 +43,7 @@ cudaError_t launch_resident(WeightOnly const& p, cudaStream_t stream) {
 template <int Kind, class X, int N>
 cudaError_t launch_tiles(WeightOnly const& p, cudaStream_t stream) {
   if (p.streams_x) {
-    if constexpr (N > 1) {
+    if constexpr (N > 2) {
       return p.group > 1 ? launch_stream<StreamConfig<Kind, X, N, true>>(p, stream)
                          : launch_stream<StreamConfig<Kind, X, N, false>>(p, stream);
     }

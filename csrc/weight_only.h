@@ -31,7 +31,7 @@ struct WeightOnly {
   int row_tiles;            // of 16 outputs, of a warp: 1 or 2; streaming x, 2
   int cluster;              // blocks that share the columns: 1, 2, 4 or 8; streaming x, 1
   int slots;                // of a warp, 1 to 8; of a block that streams x, stages
-  int rows_at_once;         // of x, by one block: up to 16, or 9 to 64 that are streamed
+  int rows_at_once;         // of x, by one block: up to 16, or 17 to 64 that are streamed
   int warps;                // of a block: 8 or 16; streaming x, 8 that multiply
   int streams_x;            // 1: x comes with the weights (weight_stream.cuh)
   int early_launch;         // 1: may start while the kernel before it ends

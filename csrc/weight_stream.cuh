@@ -15,18 +15,10 @@
 namespace tripy {
 
 template <int Kind_, class X_, int ColumnTiles, bool Blocks_>
-struct StreamConfig {
-  static constexpr int kKind = Kind_;
-  using X = X_;                           // In which tensor cores multiply.
+struct StreamConfig : WeightTypes<Kind_, X_, Blocks_> {
+  using Types = WeightTypes<Kind_, X_, Blocks_>;
   static constexpr int kN = ColumnTiles;  // Tiles of 8 rows of x.
   static constexpr int kRows = 8 * kN;
-  static constexpr bool kBlocks = Blocks_;  // Scales vary along the columns.
-  static constexpr bool kInteger = std::is_same_v<X, int8_t>;
-  using Sum = std::conditional_t<kInteger, int, float>;  // Of the tensor cores.
-  using Total = std::conditional_t<kInteger && !kBlocks, int, float>;
-  static constexpr int kHalves = kKind == kWeightInt4 ? 2 : 1;  // Weights a byte.
-  static constexpr int kChunkColumns = kChunkBytes * kHalves;
-  static constexpr int kUnits = kChunkColumns / 32;
   static constexpr int kQuarters = 4;  // Pieces of 32 bytes of a row of a chunk.
   static constexpr int kTiles = 2;     // Of 16 rows, of a warp.
   static constexpr int kParts = 2;     // Of the rows.
@@ -34,7 +26,7 @@ struct StreamConfig {
   static constexpr int kOutputs = 16 * kTiles * kParts;
   static constexpr int kThreads = 32 * (kWarps + 1);
   static constexpr int kWeightBytes = kOutputs * kChunkBytes;
-  static constexpr int kLines = kChunkColumns * int(sizeof(X)) / 128;  // Of a row of x in a chunk.
+  static constexpr int kLines = Types::kChunkColumns * int(sizeof(X_)) / 128;  // Of a row of x in a chunk.
   static constexpr int kXBytes = kLines * 128 * kRows;
   static constexpr int kStageBytes = kWeightBytes + kXBytes;
   static constexpr int kSumBytes = kWarps * kTiles * kN * 32 * 16;
@@ -42,7 +34,7 @@ struct StreamConfig {
   // Which row of a tile of x is which column of the tensor cores: an order in which the rows that
   // are read at once are in different banks.
   static __device__ __forceinline__ int row_of(int column) {
-    return kInteger ? column % 4 * 2 + column / 4 : column / 2 + column % 2 * 4;
+    return Types::kInteger ? column % 4 * 2 + column / 4 : column / 2 + column % 2 * 4;
   }
 };
 

@@ -81,7 +81,7 @@ def few_rows() -> int:
         packed, x = weight_of(kind, n, k), values((m, k), x_type)
         compute = of.compute_type(kind, x_type, rounded=False)
         dtype = torch.float16 if x_type is INT8 else x_type
-        for cut in (*(resident if m <= 16 else ()), *(streamed if m > 8 else ())):
+        for cut in resident if m <= 16 else streamed:
             config = cut._replace(rows=m)
             if (config.row_tiles == 1 and m > 8) or compute is None:
                 continue
@@ -105,7 +105,7 @@ def few_rows() -> int:
     # Blocks of 128 columns and more, for which scales are applied less often.
     for kind, m in itertools.product(PACK, (3, 13, 40)):
         packed, x = weight_of(kind, n, 1024), values((m, 1024), torch.float16)
-        for cut in (*(resident[5:10:4] if m <= 16 else ()), *(streamed if m > 8 else ())):
+        for cut in resident[5:10:4] if m <= 16 else streamed:
             config = cut._replace(rows=m)
             if of.shared_bytes(config, packed, torch.float16, 128) <= of.MEMORY:
                 scale = torch.rand(n, 8).cuda()

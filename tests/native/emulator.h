@@ -272,13 +272,24 @@ uint32_t subtract(T, uint32_t a, uint32_t b) {
   return pair;
 }
 
-// What each lane has of an instruction's operands: registers 0 and 1 of a, 2 and 3, and b's.
-inline void exchange_operands(
-    uint32_t const (&a)[4], uint32_t b0, uint32_t b1, uint64_t (&all)[3][32]) {
+// d[16, 8] += a · b as 32 lanes have them: of each of a's registers and b's, lane 4 g + t has row or
+// column g and the t-th word; `dot` adds the products of two words.
+template <class D, class Dot>
+void multiply_words(D (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1, Dot dot) {
+  uint64_t all[3][32];
   uint64_t const mine[3] = {uint64_t{a[1]} << 32 | a[0], uint64_t{a[3]} << 32 | a[2],
                             uint64_t{b1} << 32 | b0};
   for (int i = 0; i < 3; i++) {
     std::memcpy(all[i], emulator::exchange_in_warp(mine[i]), sizeof(all[i]));
+  }
+  for (int i = 0; i < 4; i++) {
+    int row = lane_of_thread() / 4, column = lane_of_thread() % 4 * 2 + i % 2;
+    for (int half = 0; half < 2; half++) {
+      for (int t = 0; t < 4; t++) {
+        d[i] = dot(uint32_t(all[half][4 * row + t] >> i / 2 * 32),
+                   uint32_t(all[2][4 * column + t] >> half * 32), d[i]);
+      }
+    }
   }
 }
 
@@ -286,18 +297,10 @@ inline void exchange_operands(
 // k = 2 t and 2 t + 1, and gets the sums [g, k], [g + 8, k].
 template <class T>
 void multiply(T, float (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1) {
-  uint64_t all[3][32];
-  exchange_operands(a, b0, b1, all);
-  for (int i = 0; i < 4; i++) {
-    int row = lane_of_thread() / 4, column = lane_of_thread() % 4 * 2 + i % 2;
-    for (int half = 0; half < 2; half++) {
-      for (int t = 0; t < 4; t++) {
-        float2 x = pair_values<T>(uint32_t(all[half][4 * row + t] >> i / 2 * 32));
-        float2 y = pair_values<T>(uint32_t(all[2][4 * column + t] >> half * 32));
-        d[i] += x.x * y.x + x.y * y.y;
-      }
-    }
-  }
+  multiply_words(d, a, b0, b1, [](uint32_t left, uint32_t right, float sum) {
+    float2 x = pair_values<T>(left), y = pair_values<T>(right);
+    return sum + (x.x * y.x + x.y * y.y);
+  });
 }
 
 template <class T>
@@ -317,17 +320,9 @@ void from_float8(T, uint32_t w, uint32_t (&pairs)[2]) {
 // and b[k, g], b[k + 16, g] for k = 4 t.
 inline void multiply(
     int8_t, int (&d)[4], uint32_t const (&a)[4], uint32_t b0, uint32_t b1) {
-  uint64_t all[3][32];
-  exchange_operands(a, b0, b1, all);
-  for (int i = 0; i < 4; i++) {
-    int row = lane_of_thread() / 4, column = lane_of_thread() % 4 * 2 + i % 2;
-    for (int half = 0; half < 2; half++) {
-      for (int t = 0; t < 4; t++) {
-        d[i] = __dp4a(int(all[half][4 * row + t] >> i / 2 * 32),
-                      int(all[2][4 * column + t] >> half * 32), d[i]);
-      }
-    }
-  }
+  multiply_words(d, a, b0, b1, [](uint32_t left, uint32_t right, int sum) {
+    return __dp4a(int(left), int(right), sum);
+  });
 }
 
 inline float approximate_exp2(float x) { return __builtin_exp2f(x); }

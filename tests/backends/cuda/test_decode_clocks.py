@@ -4,6 +4,7 @@ import importlib
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,9 @@ import torch
 pytest.importorskip("triton")
 
 from tests.backends.cuda.decode_models import GPT, Model, compiled, runs
-from tests.native import headers
 from tripy.backends.torch.kernels.cuda import native_decode
 
-ROOT = headers.__globals__["_CSRC"].parent
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

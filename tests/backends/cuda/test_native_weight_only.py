@@ -55,7 +55,7 @@ def test_choices_fit(kind, outputs, columns):
             assert module.shared_bytes(config, packed, compute, group) <= module.MEMORY
             assert 1 <= config.rows <= min(rows, 64 if config.streams else 16)
             if config.streams:
-                assert streamed and rows > 8 and config.slots >= 3
+                assert streamed and rows > 16 and config.slots >= 3
             else:
                 assert not streamed or rows <= 16
 
@@ -103,7 +103,7 @@ def configs(rows, blocks=False):
 
 def streamed(rows):
     """The same where x comes with the weights."""
-    return [Config(2, 1, slots, min(rows, 64), 8, True) for slots in (2, 4)] if rows > 8 else []
+    return [Config(2, 1, slots, min(rows, 64), 8, True) for slots in (2, 4)] if rows > 16 else []
 
 
 def run(x, packed, scale, config=None, dtype=torch.float32, **kwargs):
@@ -139,10 +139,11 @@ def test_product(library, kind, x_type, m):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_do_not_depend_on_others(library, kind):
-    """Nor on how many there are, of those that one kernel takes."""
-    _, packed = weight_of(kind, 300, 1600)
-    x, scale = torch.randn(150, 1600, device="cuda").half(), torch.rand(300, device="cuda")
+@pytest.mark.parametrize("outputs", [300, 8192])
+def test_rows_do_not_depend_on_others(library, outputs, kind):
+    """Nor on how many there are: up to 16, and from 17 on."""
+    _, packed = weight_of(kind, outputs, 1600)
+    x, scale = torch.randn(150, 1600, device="cuda").half(), torch.rand(outputs, device="cuda")
     for most, fewer in ((16, (1, 2, 8, 9)), (150, (17, 31, 33, 64, 70))):
         together = run(x[:most], packed, scale)
         for rows in fewer:

@@ -4,7 +4,8 @@ What ``weight_only`` computes with Triton, at the speed of memory on compute cap
 are two kernels: in ``csrc/weight_only.cuh`` x stays in shared memory, of which up to 16 rows have
 room there; in ``csrc/weight_stream.cuh`` it comes with the weights, which takes up to 64 rows as
 they are in memory. A row's result is the same, bit for bit, whatever other rows a kernel
-multiplies, how many, and with every configuration; the two differ by the order of sums.
+multiplies, how many, and with every configuration; the two differ by the order of sums, so the
+second one has no fewer than 17 rows.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Config(NamedTuple):
             streamed.
         slots: Places of a warp for 128 bytes of each of its outputs: 1 to 8. Where x is streamed,
             stages of a block: 2 or more.
-        rows: Rows of x that a block takes: 1 to 16, or 9 to 64 that are streamed.
+        rows: Rows of x that a block takes: 1 to 16, or 17 to 64 that are streamed.
         warps: Of a block, that multiply: 8 or, but for one tile or where x is streamed, 16.
         streams: Whether x comes with the weights.
     """
@@ -193,8 +194,9 @@ def choose(
         streamed: What `streams` says.
     """
     outputs, blocks = packed.shape[0], group > 1
-    # Scales of blocks are applied more often there.
-    if streamed and rows > (16 if blocks else 8) and (rows > 16 or outputs >= _MANY):
+    # Up to 16 rows the other kernel, also where this one is faster: a row is then the same, bit for
+    # bit, beside any other 15.
+    if streamed and rows > _MOST_RESIDENT_ROWS:
         config = Config(2, 1, _STAGES, min(rows, MOST_ROWS), 8, True)
         while shared_bytes(config, packed, compute, group) > MEMORY:
             config = config._replace(slots=config.slots - 1)
