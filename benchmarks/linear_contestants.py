@@ -113,19 +113,14 @@ def _weight_only(case: Case, only_native: bool) -> dict[str, Contestant]:
         return {}
     result: dict[str, Contestant] = {}
     usable = native is not None and native.available(tp.device("gpu")) is None
+    few = case.m <= FEW_ROWS
     for kind in ("int8", "int4"):
         pack = packing.pack_int8 if kind == "int8" else packing.pack_int4
         packed = [pack(w if kind == "int8" else w >> 4) for w in case.int8]
-        if case.m > FEW_ROWS:
-
-            def expanded(x: T, i: int, packed: list = packed) -> T:
-                weight = triton.dequantize(packed[i], case.scale, HALF)
-                return F.linear(x, weight, case.bias)
-
-            result[f"{kind} weight: expanded"] = Contestant(expanded, HALF)
-            continue
-        makers = {"native": native.weight_only} if usable else {}
-        if not (usable and only_native):
+        most = native.most_rows(kind, (case.n, case.k), False, HALF, False) if usable else 0
+        chosen = case.m <= most  # The native one is what a layer runs.
+        makers = {"native": native.weight_only} if chosen or (usable and few) else {}
+        if few and not (chosen and only_native):
             makers["Triton"] = triton.weight_only_gemm
         for maker, run in makers.items():
 
@@ -133,6 +128,13 @@ def _weight_only(case: Case, only_native: bool) -> dict[str, Contestant]:
                 return run(x, packed[i], case.scale, bias=case.bias, dtype=HALF)
 
             result[f"{kind} weight: {maker}"] = Contestant(product, HALF)
+        if not few and not (chosen and only_native):
+
+            def expanded(x: T, i: int, packed: list = packed) -> T:
+                weight = triton.dequantize(packed[i], case.scale, HALF)
+                return F.linear(x, weight, case.bias)
+
+            result[f"{kind} weight: expanded"] = Contestant(expanded, HALF)
     return result
 
 

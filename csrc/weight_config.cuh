@@ -37,10 +37,19 @@ struct WeightConfig : WeightTypes<Kind_, X_, (Span_ > 0)> {
   static constexpr int kSlotBytes = kOutputs * kChunkBytes;  // A multiple of 1,024.
   // Of the sums of a warp that one block finishes, as its threads have them.
   static constexpr int kSumBytes = kTiles * kN * 32 * 16;
-  // Sums of many rows find no place beside x, and wait until it has been read.
-  static constexpr bool kSumsOverX = kN > 1;
   // Blocks that a multiprocessor should hold.
   static constexpr int kBlocksAtOnce = kWarps > kLanes ? 1 : 2;
+
+  // Whether sums are written over x, when that has been read for the last time: of many rows they
+  // find no place beside it.
+  static __host__ __device__ bool sums_over_x(WeightOnly const& p) {
+    return kN > 1 && p.passes == 1;
+  }
+
+  // That are sent to a block: of each lane, tile and two rows of x, 16 of each of 8 threads.
+  static __device__ __forceinline__ int sum_bytes(int rows) {
+    return kWarps * kTiles * ((rows + 1) / 2) * 8 * 16;
+  }
 };
 
 // Which scale units of 32 columns have, where scales vary along the columns.
@@ -84,8 +93,8 @@ struct WeightLayout {
         C::kBlocks ? ScaleBlocks::in_chunk(p.group, C::kUnits) * C::kOutputs * 4 : 0;
     layout.scales = slots * C::kSlotBytes;
     layout.x = layout.scales + slots * layout.scale_bytes;
-    layout.sums = layout.x + (C::kSumsOverX ? 0 : x_bytes);
-    int last = C::kSumsOverX && x_bytes > kSums ? x_bytes : kSums;
+    layout.sums = layout.x + (C::sums_over_x(p) ? 0 : x_bytes);
+    int last = C::sums_over_x(p) && x_bytes > kSums ? x_bytes : kSums;
     layout.barriers = layout.sums + last;
     layout.bytes = layout.barriers + (slots + kArrivals + 1) * 8;
     return layout;

@@ -23,7 +23,8 @@ cudaError_t launch_blocks(
   attributes[1].val.programmaticStreamSerializationAllowed = p.early_launch;
   cudaLaunchConfig_t launch = {};
   int of_cluster = outputs * p.cluster, rows = p.rows_at_once;
-  launch.gridDim = {unsigned((p.n + of_cluster - 1) / of_cluster * p.cluster),
+  int clusters = (p.n + of_cluster - 1) / of_cluster;
+  launch.gridDim = {unsigned((clusters + p.passes - 1) / p.passes * p.cluster),
                     unsigned((p.m + rows - 1) / rows), 1};
   launch.blockDim = threads;
   launch.dynamicSmemBytes = bytes;
@@ -35,7 +36,8 @@ cudaError_t launch_blocks(
 
 template <class C>
 cudaError_t launch_weight(WeightOnly const& p, cudaStream_t stream) {
-  if (p.cluster < 1 || p.cluster > kLanes || (p.cluster & (p.cluster - 1)) != 0) {
+  if (p.cluster < 1 || p.cluster > kLanes || (p.cluster & (p.cluster - 1)) != 0 ||
+      p.passes < 1) {
     return cudaErrorInvalidValue;
   }
   int bytes = WeightLayout::of<C>(p).bytes;
@@ -53,7 +55,7 @@ cudaError_t launch_weight(WeightOnly const& p, cudaStream_t stream) {
 
 template <class C>
 cudaError_t launch_stream(WeightOnly const& p, cudaStream_t stream) {
-  if (p.cluster != 1 || p.round_type >= 0 || p.x_type != p.compute_type) {
+  if (p.cluster != 1 || p.passes != 1 || p.round_type >= 0 || p.x_type != p.compute_type) {
     return cudaErrorInvalidValue;
   }
   int bytes = StreamLayout::of<C>(p).bytes;

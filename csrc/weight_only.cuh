@@ -12,6 +12,9 @@
 //            other factor, C x W / 8, are rows: groups of 16 x Tiles, each of one warp a lane.
 //   scales   Those that vary along the columns come with the weights, by copies of each thread for
 //            a row. A slot is full when these have come, too.
+//   passes   Of layers with more outputs than all blocks at once have, a cluster does several parts,
+//            one after the other: x stays, and weights of the next part come while sums of this one
+//            are added up.
 //   x        Only the block's chunks of it are in its shared memory. They arrive in four parts, so
 //            that the first ones are multiplied while the others are on their way. The more rows x
 //            has, the larger a cluster has to be: what is read of x is 1 / C of it a group of rows.
@@ -110,6 +113,17 @@ __device__ __forceinline__ void multiply_slot(
   }
 }
 
+// Which copy of a warp comes next: those of a pass, then those of the next one.
+struct Turn {
+  int copies, copy, output, stride;
+
+  __device__ __forceinline__ void next() {
+    if (++copy == copies) {
+      copy = 0, output += stride;
+    }
+  }
+};
+
 template <class C>
 __global__ __launch_bounds__(C::kThreads, C::kBlocksAtOnce) void weight_only(
     __grid_constant__ CUtensorMap const map, __grid_constant__ WeightOnly const p) {
@@ -118,33 +132,39 @@ __global__ __launch_bounds__(C::kThreads, C::kBlocksAtOnce) void weight_only(
   int cluster = p.cluster, rank = blockIdx.x % cluster, cluster_bits = __ffs(cluster) - 1;
   int groups = cluster * C::kGroups, group_bits = __ffs(groups) - 1;  // Of rows.
   int group = warp & (groups - 1);  // Its 8 / cluster warps in this block take turns at the chunks.
-  int first = blockIdx.x / cluster * groups * C::kOutputs;  // The cluster's first output.
+  // The cluster's outputs of a pass, their first one now, and from one pass to the next.
+  int span = groups * C::kOutputs, first = blockIdx.x / cluster * span;
+  int stride = gridDim.x / cluster * span;
+  int passes = p.passes;
+  while (passes > 1 && first + (passes - 1) * stride >= p.n) {
+    passes--;
+  }
   int first_row = blockIdx.y * p.rows_at_once, rows = min(p.rows_at_once, p.m - first_row);
   int all_chunks = (p.row_bytes + kChunkBytes - 1) / kChunkBytes;
   int chunks = (all_chunks - rank + cluster - 1) >> cluster_bits;  // This block's.
-  int count = chunks * groups;  // Its slots, over time.
+  int count = chunks * groups;  // Its slots of a pass, over time.
   auto layout = WeightLayout::of<C>(p);
   uint32_t ring = shared_address(memory), full = ring + layout.barriers;
   uint32_t arrived = full + C::kWarps * p.slots * 8, summed = arrived + kArrivals * 8;
   auto x = reinterpret_cast<Eight<typename C::X>*>(memory + layout.x);
 
-  // Each warp has slots of its own. Its copy number i:
+  // Each warp has slots of its own. Its copy number i of a pass:
   int copies = (count - warp + C::kWarps - 1) / C::kWarps;
-  int first_output = first + group * C::kOutputs;
   auto chunk_of = [&](int i) { return (warp + i * C::kWarps) >> group_bits; };
+  Turn turn{copies, 0, first + group * C::kOutputs, stride};
   ScaleBlocks blocks(p);
-  auto copy_weights = [&](int i, int slot) {
+  auto copy_weights = [&](Turn const& t, int slot) {
     barrier_expect_bytes(full + 8 * slot, C::kSlotBytes);
     copy_in(
-        ring + slot * C::kSlotBytes, &map, (rank + chunk_of(i) * cluster) * kChunkBytes,
-        first_output, full + 8 * slot);
+        ring + slot * C::kSlotBytes, &map, (rank + chunk_of(t.copy) * cluster) * kChunkBytes,
+        t.output, full + 8 * slot);
   };
   // [block of columns][row]; beyond the last row the last one's, never used.
-  auto copy_scales = [&](int i, int slot) {
+  auto copy_scales = [&](Turn const& t, int slot) {
     static_assert(!C::kBlocks || C::kOutputs == 32, "a thread a row");
-    int unit = (rank + chunk_of(i) * cluster) * C::kUnits, first_block = blocks.of(unit);
+    int unit = (rank + chunk_of(t.copy) * cluster) * C::kUnits, first_block = blocks.of(unit);
     int last_block = blocks.of(unit + C::kUnits - 1);
-    int output = min(first_output + lane, p.n - 1);
+    int output = min(t.output + lane, p.n - 1);
     float const* from = p.scale + int64_t{output} * blocks.count + first_block;
     uint32_t to = ring + layout.scales + slot * layout.scale_bytes + lane * 4;
     for (int block = 0; block <= last_block - first_block; block++) {
@@ -152,18 +172,18 @@ __global__ __launch_bounds__(C::kThreads, C::kBlocksAtOnce) void weight_only(
     }
     copy_async_arrive(full + 8 * slot);
   };
-  int first_slot = warp * p.slots, slot = first_slot;
+  int first_slot = warp * p.slots, slot = first_slot, left = copies * passes;  // To be asked for.
   if (lane < p.slots) {
     barrier_init(full + 8 * (slot + lane), C::kBlocks ? 1 + 32 : 1);
     barrier_init_fence();
   }
   __syncwarp();
-  if (lane < p.slots && lane < copies) {
-    copy_weights(lane, slot + lane);
-  }
-  if constexpr (C::kBlocks) {
-    for (int i = 0; i < min(p.slots, copies); i++) {
-      copy_scales(i, slot + i);
+  for (int i = 0; i < min(p.slots, copies * passes); i++, left--, turn.next()) {
+    if (lane == i) {  // A lane each, so that they go side by side.
+      copy_weights(turn, slot + i);
+    }
+    if constexpr (C::kBlocks) {
+      copy_scales(turn, slot + i);
     }
   }
   if (threadIdx.x == 0) {
@@ -172,11 +192,11 @@ __global__ __launch_bounds__(C::kThreads, C::kBlocksAtOnce) void weight_only(
     }
     barrier_init(summed, 1);
     barrier_init_fence();
-    // Of each lane, tile and two rows of x, 16 bytes of each of 8 threads.
-    barrier_expect_bytes(summed, C::kWarps * C::kTiles * ((rows + 1) / 2) * 8 * 16);
+    barrier_expect_bytes(summed, C::sum_bytes(rows));
   }
   __syncthreads();
-  if constexpr (!C::kSumsOverX) {
+  bool over_x = C::sums_over_x(p);
+  if (!over_x) {
     cluster_arrive_unordered();  // Sums may be sent to this block.
   }
   allow_next_kernel();
@@ -185,44 +205,54 @@ __global__ __launch_bounds__(C::kThreads, C::kBlocksAtOnce) void weight_only(
   prepare_input<typename C::X, C::kChunkColumns, C::kThreads, C::kKind == kWeightFloat8>(
       p, whole, x, arrived);
   int tile = warp % C::kTiles, row = lane / 4 % 4 * 2 + lane / 16;
-  int finished = first + (warp / kLanes * cluster + rank) * C::kOutputs;
-  Outputs outputs(p, C::kBlocks, finished + tile * 16 + row);
-
-  Totals<C> totals = {};
+  int finished = first + (warp / kLanes * cluster + rank) * C::kOutputs + tile * 16 + row;
   uint32_t phase = 0;
   int there = 0, at_once = whole.at_once();  // Chunks of x; how many arrive together.
-  for (int i = 0; i < copies; i++) {
-    int chunk = chunk_of(i);
-    constexpr int kEights = C::kChunkColumns / kEight;
-    while (chunk >= there) {
-      barrier_wait(arrived, 0);
-      arrived += 8, there += at_once;
-    }
-    barrier_wait(full + 8 * slot, phase);
-    multiply_slot<C>(
-        p, totals, memory + slot * C::kSlotBytes,
-        reinterpret_cast<float const*>(memory + layout.scales + slot * layout.scale_bytes),
-        x + chunk * kEights * rows, rows, (rank + chunk * cluster) * C::kUnits, blocks);
-    __syncwarp();
-    if (i + p.slots < copies) {
-      if (lane == 0) {
-        copy_weights(i + p.slots, slot);
+  for (int pass = 0;; finished += stride) {
+    Outputs outputs(p, C::kBlocks, finished);
+    Totals<C> totals = {};
+    for (int i = 0; i < copies; i++) {
+      int chunk = chunk_of(i);
+      constexpr int kEights = C::kChunkColumns / kEight;
+      while (chunk >= there) {
+        barrier_wait(arrived, 0);
+        arrived += 8, there += at_once;
       }
-      if constexpr (C::kBlocks) {
-        copy_scales(i + p.slots, slot);
+      barrier_wait(full + 8 * slot, phase);
+      multiply_slot<C>(
+          p, totals, memory + slot * C::kSlotBytes,
+          reinterpret_cast<float const*>(memory + layout.scales + slot * layout.scale_bytes),
+          x + chunk * kEights * rows, rows, (rank + chunk * cluster) * C::kUnits, blocks);
+      __syncwarp();
+      if (left > 0) {
+        if (lane == 0) {
+          copy_weights(turn, slot);
+        }
+        if constexpr (C::kBlocks) {
+          copy_scales(turn, slot);
+        }
+        left--, turn.next();
+      }
+      if (++slot == first_slot + p.slots) {
+        slot = first_slot;
+        phase ^= 1;
       }
     }
-    if (++slot == first_slot + p.slots) {
-      slot = first_slot;
-      phase ^= 1;
+    if (over_x) {
+      cluster_arrive_unordered();
     }
-  }
-  if constexpr (C::kSumsOverX) {
+    finish<C>(
+        p, totals, ring + layout.sums, summed, pass % 2, memory + layout.sums, rows, first_row,
+        rank + (warp >> group_bits) * cluster, group, outputs);
+    if (++pass == passes) {
+      return;
+    }
+    __syncthreads();  // All have read the sums, and new ones may come.
+    if (threadIdx.x == 0 && cluster > 1) {  // By one block alone it is not used.
+      barrier_expect_bytes(summed, C::sum_bytes(rows));
+    }
     cluster_arrive_unordered();
   }
-  finish<C>(
-      p, totals, ring + layout.sums, summed, memory + layout.sums, rows, first_row,
-      rank + (warp >> group_bits) * cluster, group, outputs);
 }
 
 }  // namespace tripy

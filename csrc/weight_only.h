@@ -34,6 +34,7 @@ struct WeightOnly {
   int rows_at_once;         // of x, by one block: up to 16, or 17 to 64 that are streamed
   int warps;                // of a block: 8 or 16; streaming x, 8 that multiply
   int streams_x;            // 1: x comes with the weights (weight_stream.cuh)
+  int passes;               // of a block over x, each for other outputs; streaming x, 1
   int early_launch;         // 1: may start while the kernel before it ends
 };
 

@@ -30,6 +30,9 @@ struct StreamConfig : WeightTypes<Kind_, X_, Blocks_> {
   static constexpr int kXBytes = kLines * 128 * kRows;
   static constexpr int kStageBytes = kWeightBytes + kXBytes;
   static constexpr int kSumBytes = kWarps * kTiles * kN * 32 * 16;
+  // That free a stage: a lane of each warp, or all of them where threads copy scales. Only so does
+  // compute-sanitizer's racecheck see that none reads these any more.
+  static constexpr int kArrivals = Blocks_ ? 32 * kWarps : kWarps;
 
   // Which row of a tile of x is which column of the tensor cores: an order in which the rows that
   // are read at once are in different banks.
@@ -161,7 +164,7 @@ __global__ __launch_bounds__(C::kThreads, 1) void weight_stream(
     if (lane == 0) {
       for (int i = 0; i < stages; i++) {
         barrier_init(full + 8 * i, C::kBlocks ? 1 + 32 : 1);
-        barrier_init(empty + 8 * i, C::kWarps);
+        barrier_init(empty + 8 * i, C::kArrivals);
       }
       barrier_init_fence();
       for (int i = 0; i < min(stages, chunks); i++) {
@@ -215,7 +218,7 @@ __global__ __launch_bounds__(C::kThreads, 1) void weight_stream(
         p, totals, at + part * 16 * C::kTiles * kChunkBytes, at + C::kWeightBytes,
         scales + part * 16 * C::kTiles, quarter, chunk * C::kUnits, blocks);
     __syncwarp();
-    if (lane == 0) {
+    if (C::kArrivals > C::kWarps || lane == 0) {
       barrier_arrive(empty + 8 * stage);
     }
     if (++stage == stages) {

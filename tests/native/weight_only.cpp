@@ -23,8 +23,8 @@ CUtensorMap make_map(void const* data, int rows, int row_bytes, int box_rows, in
 // As launch_blocks() in csrc/weight_launch.cuh, but one part of the rows of x after the other.
 template <class Launch>
 cudaError_t run(WeightOnly const& p, int outputs, int threads, int bytes, Launch launch) {
-  int of_cluster = outputs * p.cluster;
-  int blocks = (p.n + of_cluster - 1) / of_cluster * p.cluster;
+  int of_cluster = outputs * p.cluster, clusters = (p.n + of_cluster - 1) / of_cluster;
+  int blocks = (clusters + p.passes - 1) / p.passes * p.cluster;
   for (int first = 0; first < p.m; first += p.rows_at_once) {
     launch.set(p, first);
     failed = emulator::run(

@@ -13,6 +13,7 @@ import torch
 
 from tests import native as emulation
 from tripy.backends.torch.kernels.cuda import native, packing
+from tripy.backends.torch.kernels.cuda import native_weight_cuts as cuts
 from tripy.backends.torch.kernels.cuda import native_weight_only as module
 
 HALF, INT8, F8 = torch.float16, torch.int8, torch.float8_e4m3fn
@@ -84,8 +85,9 @@ def test_random_layers(library, kernel, seed):
         [cut for cut in CUTS[streams] if cut[0] == 2 or (rows <= 8 and group <= 1)]
     )
     cluster = 1 if streams else draw.choice((1, 2, 4))
-    config = module.Config(tiles, cluster, draw.choice((2, 3)), rows, warps, streams)
-    while module.shared_bytes(config, packed, compute, group) > module.MEMORY:
+    passes = 1 if streams else draw.choice((1, 2, 3, 5))
+    config = cuts.Config(tiles, cluster, draw.choice((2, 3)), rows, warps, streams, passes)
+    while cuts.shared_bytes(config, packed, compute, group) > cuts.MEMORY:
         config = config._replace(slots=config.slots - 1)
     x, bias, residual = input_of(x_type, m, k), torch.randn(n), torch.randn(m, n)
     scale = torch.rand(*((n, k // group) if group > 1 else (n,) if group else (1,))) + 0.1
@@ -114,7 +116,7 @@ def test_rows_do_not_depend_on_others(library, kernel, kind):
     x, scale = input_of(x_type, most, k), torch.rand(n)
 
     def run(x):
-        config = module.Config(2, 1 if streams else 2, 3, len(x), 8, streams)
+        config = cuts.Config(2, 1 if streams else 2, 3, len(x), 8, streams)
         out = torch.full((len(x), n), float("nan"))
         return module.weight_only(x, packed, scale, dtype=torch.float32, config=config, out=out)
 

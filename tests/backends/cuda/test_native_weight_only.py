@@ -7,16 +7,17 @@ import torch
 import torch.nn.functional as F
 
 import tripy as tp
+from tripy.backends.torch.kernels.cuda import native_weight_cuts as cuts
 from tripy.backends.torch.kernels.cuda import native_weight_only as module
 from tripy.backends.torch.kernels.cuda import packing
 
 KINDS = ("int8", "int4", "float8")
 F8 = torch.float8_e4m3fn
-Config = module.Config
+Config = cuts.Config
 # Outputs and columns with tails in every tile, chunk and window, and more chunks than slots.
 SHAPES = ((1, 8), (16, 64), (19, 104), (70, 768), (300, 1600), (65, 4864))
 # Rows of x at the limits of its tiles.
-ROWS = (1, 3, 8, 9, 16, 17, 40, 64)
+ROWS = (1, 3, 8, 9, 16, 17, 40, 64, 150)
 ACTIVATIONS = {
     None: lambda v: v, "relu": F.relu, "silu": F.silu, "gelu": F.gelu,
     "gelu_tanh": lambda v: F.gelu(v, approximate="tanh"),
@@ -40,7 +41,7 @@ def test_reasons():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("outputs", [700, 5000, 8192])
+@pytest.mark.parametrize("outputs", [700, 5000, 8192, 50304])
 @pytest.mark.parametrize("columns", [64, 1600, 8192, 14336, 65536, 2**18])
 def test_choices_fit(kind, outputs, columns):
     """A block's memory holds what the table chooses, for any number of rows."""
@@ -51,27 +52,58 @@ def test_choices_fit(kind, outputs, columns):
     types = [torch.float16, torch.bfloat16] + ([torch.int8] if kind != "float8" else [])
     for compute, streamed in itertools.product(types, (False, True)):
         for rows, group in itertools.product((1, 2, 7, 8, 9, 16, 17, 33, 64, 99), (1, 32, 96, 128)):
-            config = module.choose(rows, packed, compute, group, streamed)
-            assert module.shared_bytes(config, packed, compute, group) <= module.MEMORY
+            config = cuts.choose(rows, packed, compute, group, streamed)
+            assert cuts.shared_bytes(config, packed, compute, group) <= cuts.MEMORY
             assert 1 <= config.rows <= min(rows, 64 if config.streams else 16)
+            assert config.passes == 1 or outputs == 50304
             if config.streams:
                 assert streamed and rows > 16 and config.slots >= 3
             else:
                 assert not streamed or rows <= 16
 
 
+@pytest.mark.parametrize("rows", [1, 4, 8, 16])
+@pytest.mark.parametrize(("outputs", "columns"), [(14336, 4096), (28672, 8192), (128256, 4096)])
+def test_all_blocks_are_there_at_once(outputs, columns, rows):
+    """Of large layers each block has several passes, so that none waits for another one to end."""
+    data = torch.zeros(outputs, columns, dtype=torch.int8, device="meta")
+    packed = packing.GpuWeight("int8", data, 0, data.shape)
+    config = cuts.choose(rows, packed, torch.float16, 1)
+    of_cluster = 16 * config.row_tiles * config.cluster * config.warps // 8
+    clusters = -(-outputs // of_cluster)
+    blocks = -(-clusters // config.passes) * config.cluster
+    of_two = cuts.shared_bytes(config, packed, torch.float16, 1) <= cuts.HALF
+    assert config.passes > 1 and blocks <= 132 * (2 if of_two else 1)
+
+
 def test_what_is_streamed():
     """x that is multiplied as it is in memory, and so up to more rows."""
     half, int8 = torch.float16, torch.int8
+
+    def most(kind, outputs, columns, x=half, *, blocks=False, rounded=False):
+        return module.most_rows(kind, (outputs, columns), blocks, x, rounded)
+
     for kind in KINDS:
         assert module.streams(kind, half, rounded=False)
-        assert module.most_rows(kind, 8192, half, rounded=False) == 64
-        assert module.most_rows(kind, 4096, half, rounded=False) == 16
+        assert most(kind, 8192, 8192) == most(kind, 4096, 4096, blocks=True) == 256
+        assert most(kind, 3072, 768) == 128 and most(kind, 3072, 768, blocks=True) == 16
+        assert most(kind, 50304, 768) == 16
         assert not module.streams(kind, half, rounded=True)
-        assert module.most_rows(kind, 8192, half, rounded=True) == 16
-        assert module.most_rows(kind, 8192, F8, rounded=False) == 16
+        assert most(kind, 8192, 8192, rounded=True) == 16
+        assert most(kind, 8192, 8192, F8) == 16
         assert module.streams(kind, int8, rounded=False) == (kind != "float8")
         assert not module.streams(kind, torch.float32, rounded=False)
+
+
+@pytest.mark.parametrize(("outputs", "rows", "wanted"), [
+    (1600, 17, 17), (1600, 33, 32), (1600, 128, 32), (4096, 64, 32), (4096, 65, 64),
+    (8192, 64, 64), (8192, 30, 30),
+])  # fmt: skip
+def test_rows_at_once(outputs, rows, wanted):
+    """Fewer where there are multiprocessors without work otherwise."""
+    data = torch.zeros(outputs, 4096, dtype=torch.int8, device="meta")
+    packed = packing.GpuWeight("int8", data, 0, data.shape)
+    assert cuts.choose(rows, packed, torch.float16, 1, True).rows == wanted
 
 
 @pytest.fixture
@@ -97,8 +129,12 @@ def weight_of(kind, n, k):
 def configs(rows, blocks=False):
     """Every configuration for so many rows where x stays in shared memory."""
     at_once = min(rows, 16)
-    cuts = [(2, 8), (2, 16)] + ([(1, 8)] if at_once <= 8 and not blocks else [])
-    return [Config(t, c, s, at_once, w) for t, w in cuts for c in (1, 2, 4, 8) for s in (1, 3)]
+    warps = [(2, 8), (2, 16)] + ([(1, 8)] if at_once <= 8 and not blocks else [])
+    return [
+        Config(tiles, cluster, slots, at_once, each, passes=passes)
+        for tiles, each in warps for cluster in (1, 2, 4, 8)
+        for slots, passes in ((1, 1), (3, 1), (2, 3))
+    ]  # fmt: skip
 
 
 def streamed(rows):
@@ -113,7 +149,7 @@ def run(x, packed, scale, config=None, dtype=torch.float32, **kwargs):
 
 
 def fits(config, packed, compute=torch.float16, group=1):
-    return module.shared_bytes(config, packed, compute, group) <= module.MEMORY
+    return cuts.shared_bytes(config, packed, compute, group) <= cuts.MEMORY
 
 
 @pytest.mark.gpu
@@ -236,7 +272,8 @@ def test_rounding(library, kind, x_type):
     scale = torch.full([70], 0.1, device="cuda")
     for m in (5, 16, 37):
         x = (torch.randn(m, 768, device="cuda") * 3 + 1).to(x_type)
-        quotient = x.float() / 0.02
+        # By a tensor: a number's reciprocal is what a GPU multiplies with.
+        quotient = x.float() / torch.tensor([0.02], device="cuda")
         if kind == "float8":
             rounded = quotient.clamp(-448, 448).to(F8).double()
         else:

@@ -189,6 +189,8 @@ class GpuLinear:
         self.most_native = self._most_native(TORCH_TYPES[layer.x.dtype])
         self.bias32 = None if self.bias is None else self.bias.float().contiguous()
         self.few = _FEW_ROWS["static" if self.by_integers else "weight only"]
+        if not self.by_integers and not self.why_not_native:
+            self.few = max(self.few, self.most_native)
         self.pdl = launches_early(layer.weight.device)
 
     def describe(self) -> str:
@@ -236,8 +238,10 @@ class GpuLinear:
 
     def _most_native(self, x_type: torch.dtype) -> int:
         """Up to how many rows of a type the library's kernel is the faster one."""
-        outputs = self.weight.shape[0]
-        return native_weight_only.most_rows(self.weight.kind, outputs, x_type, self._rounds(x_type))
+        shape, blocks = self.weight.shape, self.scale.dim() == 2 and self.scale.shape[1] > 1
+        return native_weight_only.most_rows(
+            self.weight.kind, (shape[0], shape[1]), blocks, x_type, self._rounds(x_type)
+        )
 
     def _few_rows(self, x: T, residual: Optional[T]) -> T:
         norm = None

@@ -2,8 +2,8 @@
 
 What ``weight_only`` computes with Triton, at the speed of memory on compute capability 9.0. There
 are two kernels: in ``csrc/weight_only.cuh`` x stays in shared memory, of which up to 16 rows have
-room there; in ``csrc/weight_stream.cuh`` it comes with the weights, which takes up to 64 rows as
-they are in memory. A row's result is the same, bit for bit, whatever other rows a kernel
+room there; in ``csrc/weight_stream.cuh`` it comes with the weights, which takes up to 64 rows at
+once as they are in memory. A row's result is the same, bit for bit, whatever other rows a kernel
 multiplies, how many, and with every configuration; the two differ by the order of sums, so the
 second one has no fewer than 17 rows.
 """
@@ -12,12 +12,18 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Optional
 
 import torch
 
 from tripy.backends.torch.kernels.cuda import native
+from tripy.backends.torch.kernels.cuda.native_weight_cuts import (
+    MOST_RESIDENT_ROWS,
+    MOST_ROWS,
+    MULTIPROCESSORS,
+    Config,
+    choose,
+)
 
 if TYPE_CHECKING:
     from tripy.backends.torch.kernels.cuda.packing import GpuWeight
@@ -29,41 +35,9 @@ _TYPES = {
 }  # fmt: skip
 _KINDS = {"int8": 0, "int4": 1, "float8": 2}
 _ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
-_CHUNK = 128  # Bytes of a row that a warp takes at once.
-MEMORY = 232448  # Bytes of shared memory that a block can have.
-_MULTIPROCESSORS = 132
-_ARRIVALS = 4  # Parts of x.
-_MANY = 48 * _MULTIPROCESSORS  # Outputs that have work for all of them.
-_STAGES = 12
-_HALF = 115712  # Bytes of shared memory with which two blocks share a multiprocessor.
 _ROW, _EIGHT = 16, 8
-MOST_ROWS = 64  # At once, where x is multiplied as it is; more are done one part after the other.
-_MOST_RESIDENT_ROWS = 16  # Where x is rounded or converted first.
 SMALLEST_BLOCK = 32
 MOST_COLUMNS = 2**18  # Up to here one row fits a cluster's shared memory, whatever the rest.
-
-
-class Config(NamedTuple):
-    """How a layer is cut: see ``csrc/weight_only.cuh`` and ``csrc/weight_stream.cuh``.
-
-    Attributes:
-        row_tiles: Tiles of 16 outputs of a warp: 2, or, for up to 8 rows and a scale an output or
-            for all, 1.
-        cluster: Blocks that share the columns, each with its part of x: 1, 2, 4 or 8; 1 where x is
-            streamed.
-        slots: Places of a warp for 128 bytes of each of its outputs: 1 to 8. Where x is streamed,
-            stages of a block: 2 or more.
-        rows: Rows of x that a block takes: 1 to 16, or 17 to 64 that are streamed.
-        warps: Of a block, that multiply: 8 or, but for one tile or where x is streamed, 16.
-        streams: Whether x comes with the weights.
-    """
-
-    row_tiles: int
-    cluster: int
-    slots: int
-    rows: int
-    warps: int = 8
-    streams: bool = False
 
 
 class _WeightOnly(ctypes.Structure):
@@ -78,7 +52,8 @@ class _WeightOnly(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("param_type", "result_type", "round_type")),
         ("compute_type", ctypes.c_int),
         *((name, ctypes.c_int) for name in ("activation", "row_tiles", "cluster", "slots")),
-        *((name, ctypes.c_int) for name in ("rows_at_once", "warps", "streams_x", "early_launch")),
+        *((name, ctypes.c_int) for name in ("rows_at_once", "warps", "streams_x", "passes")),
+        ("early_launch", ctypes.c_int),
     )
 
 
@@ -144,92 +119,31 @@ def reason(
     return None
 
 
-def shared_bytes(config: Config, packed: GpuWeight, compute: torch.dtype, group: int = 1) -> int:
-    """Bytes of shared memory of a block, as ``WeightLayout`` in the source has them."""
-    chunks = -(-packed.data.shape[1] // _CHUNK)
-    columns = _CHUNK * (2 if packed.window else 1)
-    tiles = next(n for n in (1, 2, 4, 8) if config.rows <= 8 * n)
-    if config.streams:
-        scales = _blocks_in_chunk(group, columns // 32) * 64 * 4 if group > 1 else 0
-        stages = config.slots * (64 * _CHUNK + columns * compute.itemsize * 8 * tiles)
-        return max(stages, 8192 * tiles) + config.slots * (scales + 16)
-    copy_rows = min(16 * config.row_tiles, 32)
-    scales = _blocks_in_chunk(group, columns // 32) * copy_rows * 4 if group > 1 else 0
-    slots = config.warps * config.slots
-    x = -(-chunks // config.cluster) * columns * config.rows * compute.itemsize
-    sums = config.warps * config.row_tiles * tiles * 512
-    both = x + sums if tiles == 1 else max(x, sums)
-    return slots * (copy_rows * _CHUNK + scales) + both + (slots + _ARRIVALS + 1) * 8
-
-
-def _blocks_in_chunk(group: int, units: int) -> int:
-    """How many blocks of columns a chunk of so many units of 32 can touch."""
-    of_block = group // 32
-    if units % of_block == 0 or of_block % units == 0:
-        return max(units // of_block, 1)
-    return (units + of_block - 2) // of_block + 1
-
-
 def streams(kind: str, x_type: torch.dtype, rounded: bool) -> bool:
     """Whether x can come with the weights: it is multiplied as it is in memory."""
     return not rounded and compute_type(kind, x_type, rounded) is x_type
 
 
-def most_rows(kind: str, outputs: int, x_type: torch.dtype, rounded: bool) -> int:
-    """Up to how many rows this is faster than Triton's kernel, as far as that was measured."""
-    streamed = outputs >= _MANY and streams(kind, x_type, rounded)
-    return MOST_ROWS if streamed else _MOST_RESIDENT_ROWS
+def most_rows(
+    kind: str, shape: tuple[int, int], blocks: bool, x_type: torch.dtype, rounded: bool
+) -> int:
+    """Up to how many rows this is the fastest way.
 
-
-def choose(
-    rows: int, packed: GpuWeight, compute: torch.dtype, group: int, streamed: bool = False
-) -> Config:
-    """The table: measured on an H100, with layers of 768x768 to 8192x8192 and 1 to 64 rows.
+    Others are Triton's kernel and, beyond 64 rows, a product with the weight expanded. Measured on
+    an H100 with layers of 3072x768 to 50304x768 and 8192x8192.
 
     Args:
-        rows: Of x.
-        packed: The weight.
-        compute: See `compute_type`.
-        group: Columns that share a scale; 0 or 1 where all of an output do.
-        streamed: What `streams` says.
+        kind: The weight's.
+        shape: Its outputs and columns.
+        blocks: Whether scales vary along the columns.
+        x_type: Type of the input.
+        rounded: Whether the input is rounded first.
     """
-    outputs, blocks = packed.shape[0], group > 1
-    # Up to 16 rows the other kernel, also where this one is faster: a row is then the same, bit for
-    # bit, beside any other 15.
-    if streamed and rows > _MOST_RESIDENT_ROWS:
-        config = Config(2, 1, _STAGES, min(rows, MOST_ROWS), 8, True)
-        while shared_bytes(config, packed, compute, group) > MEMORY:
-            config = config._replace(slots=config.slots - 1)
-        return config
-    at_once = min(rows, _MOST_RESIDENT_ROWS)
-    while True:
-        alone = at_once == 1 and not blocks and packed.kind == "int4"
-        for limit, tiles, cluster, slots, warps in _cuts(outputs, at_once, blocks, alone):
-            config = Config(tiles, cluster, slots, at_once, warps)
-            if shared_bytes(config, packed, compute, group) <= limit:
-                return config
-        at_once = -(-at_once // 2)
-
-
-def _cuts(
-    outputs: int, rows: int, blocks: bool, alone: bool
-) -> Iterator[tuple[int, int, int, int, int]]:
-    """Bytes of shared memory, tiles, cluster, slots and warps, the best first.
-
-    A larger cluster reads less of x, but clusters of four and eight leave a tenth of the
-    multiprocessors without work. ``alone``: whether blocks without a cluster are better.
-    """
-    if outputs >= _MANY:
-        # Two blocks of eight warps a multiprocessor or one of sixteen: eight would wait too often.
-        yield from ((_HALF, 2, cluster, 2, 8) for cluster in ((1, 2) if alone else (2,)))
-        yield from ((MEMORY, 2, cluster, slots, 16) for cluster in (2, 4, 8) for slots in (2, 1))
-    else:
-        tiles = 1 if rows <= 8 and not blocks and outputs <= 24 * _MULTIPROCESSORS else 2
-        slots = 2 if blocks else 8 if tiles == 1 and outputs <= 8 * _MULTIPROCESSORS else 4
-        if blocks:
-            yield from ((_HALF, tiles, cluster, slots, 8) for cluster in (1, 2))
-        yield from ((MEMORY, tiles, cluster, slots, 8) for cluster in (1, 2, 4, 8))
-    yield MEMORY, 2, 8, 1, 8
+    outputs, columns = shape
+    short = columns < 2048 and outputs > 2 * 64 * MULTIPROCESSORS  # Many blocks, soon at their end.
+    if not streams(kind, x_type, rounded) or short or (blocks and outputs < 4096):
+        return MOST_RESIDENT_ROWS
+    return 4 * MOST_ROWS if outputs * columns >= 2**24 else 2 * MOST_ROWS
 
 
 def _aligned(tensor: T) -> T:
