@@ -1,113 +1,10 @@
 // The input of a linear step: waited for, normalized, rounded, and put into shared memory.
-//
-// Threads have four neighbouring columns each ("a quad"), or `Quads` times four that are kWorkers
-// quads apart.
 #pragma once
 
+#include "decode_columns.cuh"
 #include "decode_float8.cuh"
 
 namespace tripy {
-
-template <int Quads>
-using Columns = float[Quads][4];
-
-template <class T>
-__device__ __forceinline__ void unpack_quad(uint2 units, float (&x)[4]) {
-  float2 low = floats_of<T>(units.x), high = floats_of<T>(units.y);
-  x[0] = low.x, x[1] = low.y, x[2] = high.x, x[3] = high.y;
-}
-
-// From quad `begin` on; columns beyond the last one are zeros, `first` becomes column 0 if wanted.
-template <class T, int Quads>
-__device__ __forceinline__ void wait_for_pairs(
-    Worker& w, DecodeStep const& s, int begin, Columns<Quads>& x, bool with_first, float& first) {
-  uint2 units[Quads] = {}, front = {};
-  bool missing = true;
-#pragma unroll 1
-  for (uint32_t tries = 0; missing; tries++) {
-    missing = with_first && !w.exchange.try_two(s.in, front);
-#pragma unroll
-    for (int j = 0; j < Quads; j++) {
-      int quad = begin + j * kWorkers;
-      if (4 * quad < s.k) {
-        missing |= !w.exchange.try_two(s.in + 2 * quad, units[j]);
-      }
-    }
-    Exchange::give_up(tries);
-  }
-  first = floats_of<T>(front.x).x;
-#pragma unroll
-  for (int j = 0; j < Quads; j++) {
-    unpack_quad<T>(units[j], x[j]);
-  }
-}
-
-template <class T, int Quads>
-__device__ __forceinline__ void read_tensor(
-    Worker& w, DecodeStep const& s, Columns<Quads>& x, float& first) {
-  auto quads = static_cast<uint2 const*>(w.launch.tensors[s.in]);
-  first = floats_of<T>(quads[0].x).x;
-#pragma unroll
-  for (int j = 0; j < Quads; j++) {
-    int quad = threadIdx.x + j * kWorkers;
-    unpack_quad<T>(4 * quad < s.k ? quads[quad] : uint2{}, x[j]);
-  }
-}
-
-// A quad of what `active` chunks of an attention came to, up to `AtOnce` of them in flight.
-template <class T, int AtOnce, class W>
-__device__ __forceinline__ void combine(
-    W& w, DecodeStep const& s, int quad, int active, float (&x)[4]) {
-  constexpr int kWidth = W::kWidth, kStride = kWidth / 2 + 2;
-  int head = 4 * quad / kWidth, column = 4 * quad % kWidth;
-  int at = s.in + head * s.chunks * kStride;
-  float top = kLeastScore, total = 0.0f, sums[4] = {};
-#pragma unroll 1
-  for (int begin = 0; begin < active; begin += AtOnce) {
-    uint2 values[AtOnce], states[AtOnce];
-    bool missing = true;
-#pragma unroll 1
-    for (uint32_t tries = 0; missing; tries++) {
-      missing = false;
-#pragma unroll
-      for (int i = 0; i < AtOnce; i++) {
-        int from = at + min(begin + i, active - 1) * kStride;
-        missing |= !w.exchange.try_two(from + column / 2, values[i]);
-        missing |= !w.exchange.try_two(from + kWidth / 2, states[i]);
-      }
-      Exchange::give_up(tries);
-    }
-    float higher = top;
-#pragma unroll
-    for (int i = 0; i < AtOnce; i++) {
-      higher = fmaxf(higher, __uint_as_float(states[i].x));  // The last one may come repeatedly.
-    }
-    float keep = approximate_exp2(top - higher);
-    top = higher;
-    total *= keep;
-#pragma unroll
-    for (int c = 0; c < 4; c++) {
-      sums[c] *= keep;
-    }
-#pragma unroll
-    for (int i = 0; i < AtOnce; i++) {
-      float own[4], share = approximate_exp2(__uint_as_float(states[i].x) - top);
-      share = begin + i < active ? share * __uint_as_float(states[i].y) : 0.0f;
-      unpack_quad<T>(values[i], own);
-#pragma unroll
-      for (int c = 0; c < 4; c++) {
-        sums[c] = fmaf(own[c], share, sums[c]);
-      }
-      total += share;
-    }
-  }
-  w.note(kInputThere);
-  float inverse = inverse_of(total);
-#pragma unroll
-  for (int c = 0; c < 4; c++) {
-    x[c] = to_type<T>(sums[c] * inverse);
-  }
-}
 
 // Mean and 1 / deviation of the columns of all threads.
 //
@@ -251,39 +148,52 @@ __device__ __forceinline__ void read_pairs(W& w, DecodeStep const& s) {
   }
 }
 
-template <class T, class W>
+template <class T, int Quads, class W>
 __device__ __forceinline__ void read_parts(W& w, DecodeStep const& s) {
   find_place(w, s.position, s.lengths);
   int active = min(s.chunks, max(1, quotient(w.place.length + s.chunk - 1, s.inverse_chunk)));
 #pragma unroll 1
-  for (int quad = threadIdx.x; 4 * quad < s.k; quad += kWorkers) {
-    float x[4];
+  for (int begin = threadIdx.x; 4 * begin < s.k; begin += Quads * kWorkers) {
+    Columns<Quads> x;
     if (active == 1) {
-      combine<T, 1>(w, s, quad, active, x);
+      combine<T, 1>(w, s, begin, active, x);
     } else {
-      combine<T, 4>(w, s, quad, active, x);
+      combine<T, 4>(w, s, begin, active, x);
     }
-    store_quad<T>(w, s, quad, x);
+#pragma unroll
+    for (int j = 0; j < Quads; j++) {
+      if (4 * (begin + j * kWorkers) < s.k) {
+        store_quad<T>(w, s, begin + j * kWorkers, x[j]);
+      }
+    }
   }
 }
 
-// Eight columns at a time, of which two are in flight.
-template <class W>
+// Eight columns at a time, of which `AtOnce` are in flight.
+template <int AtOnce, class W>
 __device__ __forceinline__ void read_bytes(W& w, DecodeStep const& s) {
 #pragma unroll 1
-  for (int begin = threadIdx.x; 8 * begin < s.k; begin += 2 * kWorkers) {
-    bool second = 8 * (begin + kWorkers) < s.k, missing = true;
-    uint2 low, high;
+  for (int begin = threadIdx.x; 8 * begin < s.k; begin += AtOnce * kWorkers) {
+    uint2 bytes[AtOnce];
+    bool missing = true;
 #pragma unroll 1
     for (uint32_t tries = 0; missing; tries++) {
-      missing = !w.exchange.try_two(s.in + 2 * begin, low);
-      missing |= second && !w.exchange.try_two(s.in + 2 * (begin + kWorkers), high);
+      missing = false;
+#pragma unroll
+      for (int j = 0; j < AtOnce; j++) {
+        int eight = begin + j * kWorkers;
+        if (8 * eight < s.k) {
+          missing |= !w.exchange.try_two(s.in + 2 * eight, bytes[j]);
+        }
+      }
       Exchange::give_up(tries);
     }
     w.note(kInputThere);
-    store_bytes(w, s, begin, low);
-    if (second) {
-      store_bytes(w, s, begin + kWorkers, high);
+#pragma unroll
+    for (int j = 0; j < AtOnce; j++) {
+      if (8 * (begin + j * kWorkers) < s.k) {
+        store_bytes(w, s, begin + j * kWorkers, bytes[j]);
+      }
     }
   }
 }
@@ -291,10 +201,12 @@ __device__ __forceinline__ void read_bytes(W& w, DecodeStep const& s) {
 // After this and a barrier the input is there.
 template <class T, class W>
 __device__ __forceinline__ void read_input(W& w, DecodeStep const& s) {
+  // All of a model's usual inputs are on their way at once.
+  constexpr int kAtOnce = W::kQuads == 1 ? 1 : 2;
   if (s.source == kFromBytes) {
-    read_bytes(w, s);
+    read_bytes<2 * kAtOnce>(w, s);
   } else if (s.source == kFromParts) {
-    read_parts<T>(w, s);
+    read_parts<T, kAtOnce>(w, s);
   } else if (s.norm == kNoNorm) {
     read_pairs<T, 4>(w, s);
   } else {

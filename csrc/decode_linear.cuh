@@ -175,6 +175,16 @@ __device__ __forceinline__ void linear(W& w, DecodeStep const& step) {
       return;
     }
   }
+  if constexpr (W::kQuads > 1 && W::kWeights == kInt8Weights) {  // Wide layers have the rows.
+    if (s.integers && s.rows == 8) {
+      if (s.inverse_out_scale != 0.0f) {
+        multiply_rows<T, 8, kInt8Both, kBytes>(w, s, target, first, count, added);
+      } else {
+        multiply_rows<T, 8, kInt8Both, kPairs>(w, s, target, first, count, added);
+      }
+      return;
+    }
+  }
   if (s.inverse_out_scale != 0.0f) {
     multiply_rows<T, 4, kInt8Both, kBytes>(w, s, target, first, count, added);
   } else if (s.integers && s.rows == 2) {

@@ -31,7 +31,7 @@ def test_stages_fit_the_ring(outputs, size, scales, integers, rounded, blocks):
         rows, groups, each = decode_limits.split_of(
             outputs, row_bytes, record, integers, rounded, blocks
         )
-        assert rows in ((4, 8) if rounded else (2, 4, 8)) and not (rows == 8 and integers)
+        assert rows in ((4, 8) if rounded else (2, 4, 8))
         assert rows * groups >= outputs and each * blocks >= groups
         group = rows * (row_bytes + record)
         size, stages, in_flight = decode_limits.stages(group, each * group)
@@ -111,12 +111,35 @@ def distance(found, expected):
     return float((found - expected).abs().mean() / expected.abs().mean())
 
 
+def furthest(found, expected):
+    return float((found - expected).abs().max())
+
+
+def result_of(model, x, where, caches):
+    """A model's result and what it writes into its caches, in float32."""
+    y, written = model(x, where, [tp.Tensor(cache.clone()) for cache in caches])
+    at = int(where.torch())
+    return y.eval().torch().float(), [c.eval().torch()[:, :, at].float() for c in written]
+
+
 def exact_result(model, x, where, caches):
-    """In float32, of the same parameters."""
+    """The same of the same parameters, computed in float32."""
     exact = Model(model.sizes._replace(dtype=tp.float32))
     exact.load_state_dict({k: tp.cast(v, tp.float32) for k, v in model.state_dict().items()})
-    wide = [tp.Tensor(cache.float()) for cache in caches]
-    return exact(tp.cast(x, tp.float32), where, wide)[0].eval().torch()
+    return result_of(exact, tp.cast(x, tp.float32), where, [cache.float() for cache in caches])
+
+
+def bound(sizes, eager, exact):
+    """How far from float32, on the average, a result may be: not much more than eager is.
+
+    A value at a rounding's edge may fall either way, by a step of an int8 or float8 input, in
+    eager and in the kernel. (float8's steps are up to 1/8 of a value.) With weights only there are
+    roundings to the activations' type.
+    """
+    few = 0.03 if sizes.weights is tp.float8 else 0.02
+    step = 2**-11 if sizes.dtype is tp.float16 else 2**-8
+    least = sizes.layers * (few if sizes.static else 4 * step)
+    return max(least, 2 * distance(eager, exact))
 
 
 def check(sizes, positions, device, monkeypatch):
@@ -127,31 +150,22 @@ def check(sizes, positions, device, monkeypatch):
     assert [row.operation for row in fast.report().rows].count("decode_step") == 1
     for position in positions:
         x, where, caches = inputs(sizes, position, device)
-        expected, expected_caches = model(x, where, [tp.Tensor(c.clone()) for c in caches])
-        expected = expected.eval().torch().float()
+        eager, eager_rows = result_of(model, x, where, caches)
+        exact, exact_rows = exact_result(model, x, where, caches)
         written = [cache.clone() for cache in caches]
         # The second run in the same caches is recorded, the third one a replay.
         for _ in range(3 if device.type == "cuda" else 1):
             for mine, cache in zip(written, caches, strict=True):
                 mine.copy_(cache)
             got, got_caches = fast(x, where, [tp.Tensor(cache) for cache in written])
-        found, float8 = got.torch().float(), sizes.weights is tp.float8
-        if sizes.static:
-            # A value at a rounding's edge may fall the other way, by one step of an int8 or float8
-            # input. (The layers' own kernels, one by one, are as far from eager: 0.012 a block in
-            # int8. float8's steps are up to 1/8 of a value; eager is 0.026 a block from float32.)
-            assert distance(found, expected) < (0.03 if float8 else 0.02) * sizes.layers
-        else:
-            # There are roundings to the activations' type only. Eager has more of them: on a GPU,
-            # those of its attention in bfloat16 come to six steps.
-            exact = exact_result(model, x, where, caches)
-            step = 2**-11 if sizes.dtype is tp.float16 else 2**-8
-            assert distance(found, exact) < 4 * step * sizes.layers
-        for before, mine, other in zip(caches, got_caches, expected_caches, strict=True):
-            wanted = other.eval().torch().float()
-            furthest = (mine.torch().float() - wanted).abs().max()
-            assert furthest < (0.04 if float8 else 0.02) * wanted.abs().max()
-            changed = (mine.torch() != before).any(-1)[0]
+        assert distance(got.torch().float(), exact) < bound(sizes, eager, exact)
+        for i, (before, after) in enumerate(zip(caches, got_caches, strict=True)):
+            found, wanted, other = after.torch()[:, :, position], exact_rows[i], eager_rows[i]
+            assert distance(found.float(), wanted) < bound(sizes, other, wanted)
+            few = 0.04 if sizes.weights is tp.float8 else 0.02
+            most = max(few * float(wanted.abs().max()), 3 * furthest(other, wanted))
+            assert furthest(found.float(), wanted) < most
+            changed = (after.torch() != before).any(-1)[0]
             assert changed.nonzero()[:, 1].unique().tolist() == [position]
 
 

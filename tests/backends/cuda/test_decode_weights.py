@@ -88,6 +88,19 @@ def test_groups_of_each_size_are_tested(planning, monkeypatch, name):
     assert found == ({2, 4} if integers else {2, 4, 8})
 
 
+def test_groups_of_eight_int8_rows(planning, monkeypatch):
+    """For wide models, whose kernels have the code for them, and only where rows are many."""
+    wide = OTHERS["groups of eight rows"]
+
+    def found(sizes, blocks):
+        monkeypatch.setattr(native_decode, "blocks", lambda where: blocks)
+        return {step["rows"] for step in steps(sizes)}
+
+    # Eight rows of its last layer do not fit a stage.
+    assert found(wide, 3) == {2, 8} and found(wide, 400) == {2, 4}
+    assert found(wide._replace(heads=4), 3) == {4}
+
+
 @pytest.mark.parametrize("dtype", [tp.float16, tp.bfloat16])
 @pytest.mark.parametrize("block", [None, 0, 32, 64, 128])
 def test_records_have_scales_exactly(planning, dtype, block):
@@ -96,18 +109,19 @@ def test_records_have_scales_exactly(planning, dtype, block):
     )
     for kernel in layers(sizes):
         outputs, columns = kernel.weight.shape
-        found = decode_weights.records(kernel, torch.device("cpu"))
+        where = kernel.scale.device
+        found = decode_weights.records(kernel, where)
         assert found.shape == (outputs, decode_weights.record_bytes(kernel))
         assert found.shape[1] % 8 == 0
         fields = decode_weights.fields(kernel)
         whole, bias = found[:, :8].contiguous().view(torch.float32).unbind(1)
         scales = found[:, 8:].contiguous().view(kernel.dtype).float()
-        of_column = torch.arange(columns) >> fields["block_bits"]
+        of_column = torch.arange(columns, device=where) >> fields["block_bits"]
         plain = kernel.scale if kernel.scale.dim() == 2 else kernel.scale[:, None]
         blocks = plain.shape[1]
         expected = plain.repeat_interleave(columns // blocks, 1).expand(outputs, columns)
         assert torch.equal(whole[:, None] * scales[:, of_column], expected)
-        wanted = torch.zeros(outputs) if kernel.bias is None else kernel.bias.float()
+        wanted = torch.zeros_like(bias) if kernel.bias is None else kernel.bias.float()
         assert torch.equal(bias, wanted)
 
 

@@ -87,30 +87,30 @@ class Split(NamedTuple):
     groups_each: int
 
 
-def split(kernel: GpuLinear, blocks: int) -> Split:
-    """How a layer's weight is shared out to the blocks of a launch."""
-    (outputs, _), row_bytes = kernel.weight.shape, kernel.weight.data.shape[1]
-    integers, rounded = has_integers(kernel), kernel.out_scale is not None
-    record = decode_weights.record_bytes(kernel)
-    return split_of(outputs, row_bytes, record, integers, rounded, blocks)
-
-
 def split_of(
-    outputs: int, row_bytes: int, record: int, integers: bool, rounded: bool, blocks: int
+    outputs: int,
+    row_bytes: int,
+    record: int,
+    integers: bool,
+    rounded: bool,
+    blocks: int,
+    most: int = 8,
 ) -> Split:
-    """The same by sizes.
+    """How a layer's weight is shared out to the blocks of a launch.
 
-    With int8 inputs, larger groups read less of them for each row, and keep fewer warps busy: they
-    are for layers with enough rows. By tensor cores each row of a group costs the same, and each
-    group as much as some rows more.
+    With int8 inputs, larger groups (of ``most`` rows) read less of them for each row, and keep
+    fewer warps busy: they are for layers with enough rows. By tensor cores each row of a group
+    costs the same, and each group as much as some rows more.
     """
     rows = unit_rows(rounded)
-    small = [n for n in (2, 4, 8) if n > rows and fits(n, row_bytes, record, _STAGES[0])]
+    larger = [n for n in (4, 8) if n > rows and fits(n, row_bytes, record, _STAGES[0])]
     if not integers:
-        choices = [rows, *small]
+        choices = [rows, *larger]
         rows = min(choices, key=lambda n: _rounds(outputs, n, blocks) * (n + _ROWS_OF_A_GROUP))
-    elif -(-outputs // (rows * blocks)) > native.WARPS and 4 in small:
-        rows = 4
+    else:
+        for n in larger:
+            if n <= most and _rounds(outputs, rows, blocks) > 1:
+                rows = n
     groups = -(-outputs // rows)
     return Split(rows, groups, -(-groups // blocks))
 

@@ -125,7 +125,7 @@ class Run:
         step: dict[str, Any] = {
             "kind": native.LINEAR, "source": place.source, "in_": place.at,
             "k": size, "n": outputs, "row_bytes": row_bytes,
-            **limits.split(kernel, self.blocks)._asdict(), **decode_weights.fields(kernel),
+            **decode_weights.fields(kernel),
             "weight": self._hold(kernel.weight.data),
             "parameters": self._hold(decode_weights.records(kernel, self.where)),
             "activation": _ACTIVATIONS[node.attrs["activation"]], "inverse_k": 1 / size,
@@ -244,8 +244,14 @@ class Run:
         return True
 
     def _cut_ring(self) -> native.Settings:
-        """Says of each layer how many groups a stage of the ring has."""
+        """Says of each layer how its rows are shared out, and how many a stage of the ring has."""
         layers = [step for step in self.steps if step["kind"] == native.LINEAR]
+        most = 8 if self._quads > 1 and not self._weights else 4  # Rows of int8 in the kernel.
+        for step in layers:
+            step |= limits.split_of(
+                step["n"], step["row_bytes"], step["record_bytes"], bool(step["integers"]),
+                "inverse_out_scale" in step, self.blocks, most,
+            )._asdict()  # fmt: skip
         each = [step["row_bytes"] + step["record_bytes"] for step in layers]
         moved = sum(step["groups_each"] * step["rows"] * n for step, n in zip(layers, each))
         groups = [step["rows"] * n for step, n in zip(layers, each)]
