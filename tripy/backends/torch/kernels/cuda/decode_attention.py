@@ -115,13 +115,15 @@ def _launch(
     # Heads whose chunks are added up at once, as many as fit the registers.
     together = min(triton.next_power_of_2(shared), max(1, 16384 // (slots * padded)), tiling.heads)
     score_scale, key_scale, value_scale = scales
+    # Lanes with copies of a sum add the same two products, each its own one last. Fused with that
+    # addition, it is not rounded, and copies differ.
     attend[(chunks, triton.cdiv(shared, tiling.heads), batch * groups)](
         query, *new, key, value, position, lengths, out, *space, new_stride, query_stride,
         heads * width, *key.stride()[:3], *value.stride()[:3], groups, capacity,
         score_scale * key_scale * _LOG2_E, key_scale, value_scale,
         SHARED=shared, HEADS=tiling.heads, WIDTH=width, PADDED=padded, CHUNK=tiling.chunk,
         CHUNKS=slots, BLOCK=tiling.block, STAGES=tiling.stages, TOGETHER=together, PDL=pdl,
-        num_warps=tiling.warps, launch_pdl=pdl,
+        num_warps=tiling.warps, launch_pdl=pdl, enable_fp_fusion=False,
     )  # fmt: skip
 
 
