@@ -17,13 +17,10 @@ groups="products few_rows decode_step layers norms attention rows_of_tables gene
 said=$(mktemp -d) || exit 1
 trap 'rm -rf "$said"' EXIT
 
-# One tool on one group; PyTorch's own kernels make the data and are not looked at, nor cuBLAS's,
-# with which the decode step is compared.
+# One tool on one group; PyTorch's own kernels make the data and are not looked at.
 check() {
-    local kernels=(--kernel-name-exclude kernel_substring=at6native)
-    [ "$2" != decode_step ] || kernels=(--kernel-name kernel_substring=decode_step)
-    timeout -k 10 "${SECONDS_EACH:-120}" compute-sanitizer --tool "$1" "${kernels[@]}" \
-        --print-limit 10 \
+    timeout -k 10 "${SECONDS_EACH:-120}" compute-sanitizer --tool "$1" \
+        --kernel-name-exclude kernel_substring=at6native --print-limit 10 \
         --error-exitcode 9 "${PYTHON:-python3}" tools/sanitize_cases.py "$2" >"$said/$1.$2" 2>&1
     local code=$?
     echo "$1, $2: exit status $code" >>"$said/$1.$2"
