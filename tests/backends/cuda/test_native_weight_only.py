@@ -95,6 +95,29 @@ def test_what_is_streamed():
         assert not module.streams(kind, torch.float32, rounded=False)
 
 
+def test_layers_choose_by_rows(emulated, monkeypatch):
+    """The library's kernel up to what `most_rows` says, also where that is beyond Triton's."""
+    seen = []
+
+    def weight_only(x, packed, scale, **options):
+        seen.append(len(x))
+        return torch.zeros(len(x), packed.shape[0], dtype=options["dtype"], device=x.device)
+
+    monkeypatch.setattr(module, "available", lambda where: None)
+    monkeypatch.setattr(module, "weight_only", weight_only)
+    layer = tp.Linear(64, 32, quant_dtype=tp.int8, weight_quant_dim=0, dtype=tp.float16)
+    state = {k: tp.ones(tuple(map(int, v.shape)), v.dtype) for k, v in layer.state_dict().items()}
+    layer.load_state_dict(state)
+    fast = tp.compile(layer, args=[tp.InputInfo(((1, 16, 200), 64), tp.float16)], backend="torch")
+    (row,) = (row for row in fast.report().rows if "read once" in row.kernel)
+    assert row.kernel == (
+        "native, int8 weight read once, to 128 rows; weight expanded, float16 GEMM beyond"
+    )
+    for rows in (16, 17, 128, 129):
+        assert fast(tp.ones((rows, 64), tp.float16)).shape == (rows, 32)
+    assert seen == [16, 17, 128]
+
+
 @pytest.mark.parametrize(("outputs", "rows", "wanted"), [
     (1600, 17, 17), (1600, 33, 32), (1600, 128, 32), (4096, 64, 32), (4096, 65, 64),
     (8192, 64, 64), (8192, 30, 30),
