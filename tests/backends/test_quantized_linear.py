@@ -17,6 +17,8 @@ from tripy.backends.torch.kernels import cpu_bfloat16, cpu_int8, expanded, quant
 
 CPU = tp.device("cpu")
 EPSILON = float(np.finfo(np.float32).eps)
+# Of this processor's int8 products; where they are not, other kernels run.
+EXACT = cpu_int8.int8_products_are_exact()
 
 
 def layer(rng, columns, rows, kind=tp.int8, dim=0, static=True, block=None, dtype=tp.float32):
@@ -73,7 +75,9 @@ def test_static_int8_is_exact_up_to_the_last_scaling(columns, rows, dim):
     rng = np.random.default_rng(columns)
     module = layer(rng, columns, rows, dim=dim)
     fast = compiled(module, columns)
-    assert kernels(fast) == ["oneDNN int8 GEMM (int8 x int8, int32 sums)"]
+    assert kernels(fast) == [
+        "oneDNN int8 GEMM (int8 x int8, int32 sums)" if EXACT else "float32 GEMM of the integers"
+    ]
     for count in (0, 1, 3, 64):
         x = (rng.standard_normal((count, columns)) * 3).astype(np.float32)
         result, wanted = fast(tp.Tensor(x)).numpy(), exact(module, x)
@@ -129,7 +133,7 @@ def test_digits_have_the_precision_of_float32(dim, count):
     rng = np.random.default_rng(count)
     module = layer(rng, 256, 40, dim=dim, static=False)
     fast = compiled(module, 256)
-    assert "three int8 digits" in kernels(fast)[0]
+    assert ("three int8 digits" if EXACT else "int8 weight expanded") in kernels(fast)[0]
     x = rng.standard_normal((count, 256)).astype(np.float32)
     x[0, 3] = 50.0  # An outlier costs the rest of its row bits, but no more than this:
     quantized = values(module)
@@ -150,7 +154,8 @@ def test_a_row_with_nan_or_infinity_is_never_a_wrong_number(value):
     clean = compiled(module, 32)(tp.Tensor(x)).numpy()
     x[1, 5] = value
     result = compiled(module, 32)(tp.Tensor(x)).numpy()
-    assert np.isnan(result[1]).all()
+    # Digits make all of it NaN; floating-point products have infinities, too.
+    assert np.isnan(result[1]).all() if EXACT else not np.isfinite(result[1]).any()
     assert np.array_equal(result[[0, 2]], clean[[0, 2]])
 
 

@@ -25,6 +25,7 @@ from tripy.graph import Node, dims
 T = torch.Tensor
 # As many products of two int8 numbers (up to 2**14 each) sum exactly in float32's 24 bits.
 _FLOAT32_PRODUCTS = 1024
+_NO_INT4 = "the CPU has no int4 instructions"
 
 
 class Int4Kernel(PackedWeight):
@@ -59,7 +60,9 @@ def _static(layer: Layer) -> Choice:
         run = _in_floats(layer, _pack_small(layer), torch.float32)
         return run, "float8, emulated in float32", "the CPU has no float8 instructions"
     reason = why_not_int8()
-    return _exact_floats(layer, reason) if reason else _int8(layer)
+    if not reason:
+        return _int8(layer)
+    return _exact_floats(layer, f"{_NO_INT4}; {reason}" if layer.kind is dtypes.int4 else reason)
 
 
 def _exact_floats(layer: Layer, reason: str) -> Choice:
@@ -95,7 +98,7 @@ def _int8(layer: Layer) -> Choice:
         function = _followed(function, layer, None if fused else attrs["activation"])
     name, notes = "oneDNN int8 convolution (int8 x int8, int32 sums)", []
     if layer.kind is dtypes.int4:
-        notes.append("int4 weight held as int8: the CPU has no int4 instructions")
+        notes.append(f"int4 weight held as int8: {_NO_INT4}")
     if attrs["transposed"]:
         name = "oneDNN int8 convolution, transposed (int8 x int8, int32 sums)"
         notes.append(_how_transposed(weight))
