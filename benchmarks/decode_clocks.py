@@ -37,10 +37,16 @@ def kinds(steps: T) -> list[str]:
 
 
 def phases(clocks: T, names: list[str]) -> str:
-    """A table: cycles of each phase, of the average block and of each step's slowest one."""
+    """A table: cycles of each phase, of the average block and of each step's slowest one.
+
+    They are those of a block's first warp; in the last column, that of waiting for the others.
+    """
     rows = []
+    # Of a block's other warps: until all of them are at the next step. The last one has none.
+    nexts = torch.cat((clocks[:, 1:, 0], torch.zeros_like(clocks[:, :1, 0])), 1)
     for name in dict.fromkeys(names):
-        own = clocks[:, [i for i, n in enumerate(names) if n == name]]
+        steps = [i for i, n in enumerate(names) if n == name]
+        own = clocks[:, steps]
         moments = OF_ATTENTION if name == "attention" else tuple(range(own.shape[2]))
         cells = dict.fromkeys(PHASES, "")
         for before, after in itertools.pairwise(moments):
@@ -49,6 +55,9 @@ def phases(clocks: T, names: list[str]) -> str:
             mean = cycles.sum() / there.sum().clamp(min=1)
             slowest = cycles.amax(0).double().mean()
             cells[PHASES[after - 1]] = f"{mean:,.0f}, {slowest:,.0f}"
-        rows.append([name, own.shape[1], *cells.values()])
-    header = ["columns to rows", "steps", *PHASES]
+        ended, begun = own[..., -1], nexts[:, steps]
+        waited = ((begun - ended) % 2**32)[(ended != 0) & (begun != 0)].double()
+        last = f"{waited.mean():,.0f}" if len(waited) else ""
+        rows.append([name, own.shape[1], *cells.values(), last])
+    header = ["columns to rows", "steps", *PHASES, "others"]
     return common.table(header, rows)

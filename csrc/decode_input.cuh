@@ -148,20 +148,23 @@ __device__ __forceinline__ void read_pairs(W& w, DecodeStep const& s) {
   }
 }
 
-template <class T, int Quads, class W>
-__device__ __forceinline__ void read_parts(W& w, DecodeStep const& s) {
+// What chunks of an attention came to. All of a model's usual inputs are on their way at once.
+template <class T, class W>
+__device__ __forceinline__ void read_parts(W& w, DecodeStep const& step) {
+  constexpr int kQuads = W::kQuads == 1 ? 1 : 2;
+  DecodeStep const s = step;  // In registers: every wait would read it again.
   find_place(w, s.position, s.lengths);
   int active = min(s.chunks, max(1, quotient(w.place.length + s.chunk - 1, s.inverse_chunk)));
 #pragma unroll 1
-  for (int begin = threadIdx.x; 4 * begin < s.k; begin += Quads * kWorkers) {
-    Columns<Quads> x;
+  for (int begin = threadIdx.x; 4 * begin < s.k; begin += kQuads * kWorkers) {
+    Columns<kQuads> x;
     if (active == 1) {
       combine<T, 1>(w, s, begin, active, x);
     } else {
       combine<T, 4>(w, s, begin, active, x);
     }
 #pragma unroll
-    for (int j = 0; j < Quads; j++) {
+    for (int j = 0; j < kQuads; j++) {
       if (4 * (begin + j * kWorkers) < s.k) {
         store_quad<T>(w, s, begin + j * kWorkers, x[j]);
       }
@@ -198,15 +201,12 @@ __device__ __forceinline__ void read_bytes(W& w, DecodeStep const& s) {
   }
 }
 
-// After this and a barrier the input is there.
+// Any other input. After either of them and a barrier it is there.
 template <class T, class W>
-__device__ __forceinline__ void read_input(W& w, DecodeStep const& s) {
-  // All of a model's usual inputs are on their way at once.
-  constexpr int kAtOnce = W::kQuads == 1 ? 1 : 2;
+__device__ __forceinline__ void read_input(W& w, DecodeStep const& step) {
+  DecodeStep const s = step;
   if (s.source == kFromBytes) {
-    read_bytes<2 * kAtOnce>(w, s);
-  } else if (s.source == kFromParts) {
-    read_parts<T, kAtOnce>(w, s);
+    read_bytes<W::kQuads == 1 ? 2 : 4>(w, s);
   } else if (s.norm == kNoNorm) {
     read_pairs<T, 4>(w, s);
   } else {

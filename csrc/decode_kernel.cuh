@@ -2,7 +2,7 @@
 #pragma once
 
 #include "decode_attention.cuh"
-#include "decode_linear.cuh"
+#include "decode_integer_linear.cuh"
 
 namespace tripy {
 
@@ -115,7 +115,15 @@ __device__ __forceinline__ void work(DecodeLaunch const& launch, Shared& shared)
     worker.step = i;
     worker.note(kBegun);
     if (step.kind == kStepLinear) {
-      linear<T>(worker, step);
+      if constexpr (W::kKeeps) {
+        if (step.integers) {
+          integer_linear<T>(worker, step);
+        } else {
+          linear<T>(worker, step);
+        }
+      } else {
+        linear<T>(worker, step);
+      }
     } else {
       attention<T>(worker, step);
     }

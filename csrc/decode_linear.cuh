@@ -154,7 +154,11 @@ __device__ __forceinline__ void linear(W& w, DecodeStep const& step) {
   w.note(kPrepared);
   w.ring.wait_full(w.shared);
   w.note(kWeightsThere);
-  read_input<T>(w, s);
+  if (s.source == kFromParts) {
+    read_parts<T>(w, s);
+  } else {
+    read_input<T>(w, s);
+  }
   w.note(kRounded);
   Worker::sync();
   w.note(kTogether);
@@ -175,24 +179,14 @@ __device__ __forceinline__ void linear(W& w, DecodeStep const& step) {
       return;
     }
   }
-  if constexpr (W::kQuads > 1 && W::kWeights == kInt8Weights) {  // Wide layers have the rows.
-    if (s.integers && s.rows == 8) {
-      if (s.inverse_out_scale != 0.0f) {
-        multiply_rows<T, 8, kInt8Both, kBytes>(w, s, target, first, count, added);
-      } else {
-        multiply_rows<T, 8, kInt8Both, kPairs>(w, s, target, first, count, added);
-      }
-      return;
-    }
-  }
-  if (s.inverse_out_scale != 0.0f) {
-    multiply_rows<T, 4, kInt8Both, kBytes>(w, s, target, first, count, added);
-  } else if (s.integers && s.rows == 2) {
-    multiply_rows<T, 2, kInt8Both, kPairs>(w, s, target, first, count, added);
-  } else if (s.integers) {
-    multiply_rows<T, 4, kInt8Both, kPairs>(w, s, target, first, count, added);
-  } else {
+  if (W::kKeeps || !s.integers) {  // The others have integer_linear().
     multiply_rows<T, 0, kInt8Only, kPairs>(w, s, target, first, count, added);
+  } else if (s.inverse_out_scale != 0.0f) {
+    multiply_rows<T, 4, kInt8Both, kBytes>(w, s, target, first, count, added);
+  } else if (s.rows == 2) {
+    multiply_rows<T, 2, kInt8Both, kPairs>(w, s, target, first, count, added);
+  } else {
+    multiply_rows<T, 4, kInt8Both, kPairs>(w, s, target, first, count, added);
   }
 }
 

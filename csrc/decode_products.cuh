@@ -14,23 +14,13 @@ struct Operands {
   int row_bytes, k;
 };
 
-template <class Sum, int Rows>
-__device__ __forceinline__ Sum own_row(Sum const (&sums)[Rows]) {
-  Sum sum = sums[0];
-#pragma unroll
-  for (int r = 1; r < Rows; r++) {
-    sum = threadIdx.x % Rows == r ? sums[r] : sum;
-  }
-  return sum;
-}
-
-// Lanes beyond the last column multiply zeros: that every lane does the same
+// Columns from `begin` on. Lanes beyond the last one multiply zeros: that every lane does the same
 // spares branches, which cost more than what they skip.
 template <int Rows>
-__device__ __forceinline__ float integer_product(Shared const& shared, Operands const& o) {
-  int sums[Rows] = {};
+__device__ __forceinline__ void add_columns(
+    Shared const& shared, Operands const& o, int begin, int (&sums)[Rows]) {
 #pragma unroll 1
-  for (int begin = 0; begin < o.row_bytes; begin += 1024) {
+  for (; begin < o.row_bytes; begin += 1024) {
     int4 x[2], a[2][Rows];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
@@ -55,11 +45,21 @@ __device__ __forceinline__ float integer_product(Shared const& shared, Operands 
       }
     }
   }
+}
+
+template <int Rows>
+__device__ __forceinline__ float integer_product(Shared const& shared, Operands const& o) {
+  int sums[Rows] = {};
+  add_columns<Rows>(shared, o, 0, sums);
 #pragma unroll
   for (int r = 0; r < Rows; r++) {
     sums[r] = __reduce_add_sync(0xFFFFFFFF, sums[r]);
   }
-  return float(own_row(sums));
+#pragma unroll
+  for (int r = 1; r < Rows; r++) {
+    sums[0] = threadIdx.x % Rows == r ? sums[r] : sums[0];
+  }
+  return float(sums[0]);
 }
 
 }  // namespace tripy

@@ -2,7 +2,8 @@
 #include "decode_launch.cuh"
 
 extern "C" int tripy_decode_step(DecodeLaunch const* launch, void* stream) {
-  if (launch->stages < 1 || launch->stages > tripy::kMostStages || launch->in_flight < 1 ||
+  // Each warp's first rows of a step are in the ring at once.
+  if (launch->stages < tripy::kWarps || launch->stages > tripy::kMostStages || launch->in_flight < 1 ||
       launch->stages * launch->stage_bytes > tripy::kRingBytes || launch->stage_bytes % 128) {
     return cudaErrorInvalidValue;
   }

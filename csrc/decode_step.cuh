@@ -93,6 +93,8 @@ struct Worker {
 template <int Weights, int Width, int Quads>
 struct WorkerOf : Worker {
   static constexpr int kWeights = Weights, kWidth = Width, kQuads = Quads;
+  // Whether int8 rows are in registers before an int8 input is there: decode_integers.cuh.
+  static constexpr bool kKeeps = Weights == kInt8Weights && Quads > 1;
 };
 
 // Reads the place of a step's attention.
@@ -133,8 +135,7 @@ __device__ __forceinline__ int to_int8(float x) {
 // (Markstein, "Computation of elementary functions on the IBM RISC System/6000 processor", 1990).
 __device__ __forceinline__ float divided(float x, float scale, float reciprocal) {
   float quotient = fminf(fmaxf(x * reciprocal, -1000.0f), 1000.0f);
-  quotient = fmaf(fmaf(-quotient, scale, x), reciprocal, quotient);
-  return x != x ? x : quotient;
+  return fmaf(fmaf(-quotient, scale, x), reciprocal, quotient);  // NaN stays.
 }
 
 // What a largest score begins with: float32's least. It is finite, so that 2^(-infinity - top), the

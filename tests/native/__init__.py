@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import os
 import re
 import shutil
 import subprocess
@@ -27,13 +29,21 @@ def headers() -> str:
     return found[1]
 
 
-def build(name: str, folder: Path) -> ctypes.CDLL:
-    """Compile ``NAME.cpp`` of this folder with the emulator, and load it."""
+def build(name: str, folders: pytest.TempPathFactory) -> ctypes.CDLL:
+    """Compile ``NAME.cpp`` of this folder with the emulator, once for all tests; load it."""
+    folder = folders.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
     library = folder / f"{name}.so"
-    subprocess.run(
-        ["g++", "-std=c++17", "-O2", "-fPIC", "-shared", "-fno-strict-aliasing", "-w",
-         f'-DTRIPY_EMULATOR="{_HERE / "emulator.h"}"', f"-I{headers()}", f"-I{_CSRC}",
-         _HERE / "emulator.cpp", _HERE / f"{name}.cpp", "-o", library],
-        check=True,
-    )  # fmt: skip
+    with open(folder / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():
+            made = library.with_suffix(".made")
+            subprocess.run(
+                ["g++", "-std=c++17", "-O2", "-fPIC", "-shared", "-fno-strict-aliasing", "-w",
+                 f'-DTRIPY_EMULATOR="{_HERE / "emulator.h"}"', f"-I{headers()}", f"-I{_CSRC}",
+                 _HERE / "emulator.cpp", _HERE / f"{name}.cpp", "-o", made],
+                check=True,
+            )  # fmt: skip
+            made.rename(library)
     return ctypes.CDLL(str(library))

@@ -64,7 +64,7 @@ def emulated_library(tmp_path_factory):
     from tests import native as emulation  # noqa: PLC0415
     from tripy.backends.torch.kernels.cuda import native_decode  # noqa: PLC0415
 
-    library = emulation.build("decode_step", tmp_path_factory.mktemp("native"))
+    library = emulation.build("decode_step", tmp_path_factory)
     library.run_decode_step.restype = ctypes.c_char_p
     assert native_decode.agrees(library)
     return library

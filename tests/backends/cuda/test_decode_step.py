@@ -36,6 +36,7 @@ def test_stages_fit_the_ring(outputs, size, scales, integers, rounded, blocks):
         group = rows * (row_bytes + record)
         size, stages, in_flight = decode_limits.stages(group, each * group)
         assert size % 128 == 0 and 1 <= in_flight < stages <= native_decode.MOST_STAGES
+        assert stages >= native_decode.WARPS  # Whose first groups are there at the same time.
         assert size * stages <= native_decode.RING_BYTES
         stage = decode_limits.stage_groups(each, group, size)
         assert 1 <= stage <= each and stage * group <= size

@@ -29,7 +29,7 @@ KERNELS = ("resident", "streamed")
 
 @pytest.fixture(scope="session")
 def emulated_weight_only(tmp_path_factory):
-    library = emulation.build("weight_only", tmp_path_factory.mktemp("native"))
+    library = emulation.build("weight_only", tmp_path_factory)
     library.tripy_weight_only.argtypes = [ctypes.POINTER(module._WeightOnly), ctypes.c_void_p]
     library.tripy_error.restype = ctypes.c_char_p
     return library
