@@ -73,8 +73,8 @@ def test_phases_are_those_of_the_noted_moments(planning, decode_clocks):
     names = decode_clocks.kinds(table)
     assert len(names) == len(run.steps)
     assert names[:2] == [f"{GPT.size} to {3 * GPT.size}", "attention"]
-    # Two blocks: each moment of a step is 10 cycles after the one before, in the other block 30, and
-    # the first one of the next step is twice that. One clock is about to begin anew.
+    # Two blocks: each moment of a step is 10 cycles after the last one, in the other block 30. The
+    # first one of the next step is twice that. One clock is about to begin anew.
     clocks = torch.arange(8) + 9 * torch.arange(len(names))[:, None]
     clocks = clocks.repeat(2, 1, 1) * torch.tensor([10, 30])[:, None, None]
     clocks += torch.tensor([5, 2**32 - 100])[:, None, None]
