@@ -1,0 +1,157 @@
+"""Linear layers with packed weights for many rows of input, in the library built from ``csrc``.
+
+The weights are converted on their way to the tensor cores, in registers (``csrc/mixed_gemm.cuh``):
+nobody writes them to memory as float16 first, which took longer than the product itself. A row's
+result is the same, bit for bit, whatever other rows there are and with every tile: each sum is made
+in the order of the columns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import TYPE_CHECKING, Optional
+
+import torch
+
+from tripy.backends.torch.kernels.cuda import native
+
+if TYPE_CHECKING:
+    from tripy.backends.torch.kernels.cuda.packing import GpuWeight
+    from tripy.device import device
+
+T = torch.Tensor
+_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+_KINDS = {"int8": 0, "int4": 1, "float8": 2}
+_ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
+_EIGHT = 8  # Values of 16 bits: the copy engine's rows begin at multiples of 16 bytes.
+SMALLEST_BLOCK = 32
+MOST_COLUMNS = 2**18
+_LARGEST = 2**31 - 2**10  # Rounded up to whole tiles, an int still holds it.
+_BEST_TILE = -1
+TILES = 5
+
+
+class _MixedGemm(ctypes.Structure):
+    """``struct MixedGemm`` of ``csrc/mixed_gemm.h``."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("x", "weight", "scale", "bias", "residual")),
+        ("out", ctypes.c_void_p),
+        ("factor", ctypes.c_float),
+        *((name, ctypes.c_int) for name in ("m", "n", "k", "row_bytes", "group", "window")),
+        *((name, ctypes.c_int) for name in ("weight_kind", "x_type", "out_type", "activation")),
+        *((name, ctypes.c_int) for name in ("tile", "multiprocessors")),
+    )
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = native.library()
+    library.tripy_mixed_gemm.argtypes = [ctypes.POINTER(_MixedGemm), ctypes.c_void_p]
+    return library
+
+
+@functools.cache
+def available(where: device) -> Optional[str]:
+    """Why a device cannot run it; None where it can."""
+    why = native.available(where)
+    if why is not None:
+        return why
+    try:
+        size = _library().tripy_mixed_gemm_size()
+    except AttributeError:
+        size = 0
+    if size != ctypes.sizeof(_MixedGemm):
+        return "the native library is of another version: build it again (see CMakeLists.txt)"
+    return None
+
+
+def reason(columns: int, group: int, x_type: torch.dtype) -> Optional[str]:
+    """Why `mixed_gemm` does not take a layer; None where it does.
+
+    Args:
+        columns: K.
+        group: Columns that share a scale; 0 or 1 where all of an output do.
+        x_type: Type of the input.
+
+    Example:
+        >>> reason(1024, 48, torch.float16)
+        'a scale for 48 columns; expected a multiple of 32'
+    """
+    if x_type not in (torch.float16, torch.bfloat16):
+        return f"{x_type} input; expected float16 or bfloat16"
+    if columns % _EIGHT:
+        return f"rows of {columns} {x_type} values; expected a multiple of 16 bytes"
+    if columns > MOST_COLUMNS:
+        return f"rows of {columns} values; expected at most {MOST_COLUMNS}"
+    if group > 1 and group % SMALLEST_BLOCK:
+        return f"a scale for {group} columns; expected a multiple of {SMALLEST_BLOCK}"
+    return None
+
+
+def _aligned(tensor: T) -> T:
+    """Itself, or a copy that begins at a multiple of 16 bytes."""
+    return tensor.clone() if tensor.data_ptr() % 16 else tensor
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def mixed_gemm(
+    x: T, packed: GpuWeight, scale: T, *, factor: float = 1.0, bias: Optional[T] = None,
+    residual: Optional[T] = None, activation: Optional[str] = None, dtype: torch.dtype,
+    out: Optional[T] = None, tile: int = _BEST_TILE,
+) -> T:  # fmt: skip
+    """``activation(x @ (weight * scale).T * factor + bias) + residual``, in one kernel.
+
+    Products are summed in float32. Scales of blocks are rounded to x's type and multiplied with the
+    weights in it, as `weight_only.dequantize` does where they are of that type already; a scale an
+    output is multiplied with the sum.
+
+    Args:
+        x: ``[M, K]``, float16 or bfloat16, contiguous; K a multiple of 8.
+        packed: The weight.
+        scale: float32 of ``[1]``, ``[N]`` or ``[N, K / block]``, blocks of a multiple of 32.
+        factor: What x is multiplied with.
+        bias: float32 ``[N]``.
+        residual: ``[M, N]`` of type ``dtype``, contiguous.
+        activation: None, ``"relu"``, ``"silu"``, ``"gelu"`` or ``"gelu_tanh"``.
+        dtype: Type of the result: float16, bfloat16 or float32.
+        out: Where to write, ``[M, N]`` contiguous of ``dtype``.
+        tile: Row of the table in ``csrc/mixed_launch.cuh``.
+
+    Returns:
+        ``[M, N]`` of ``dtype``.
+
+    Raises:
+        RuntimeError: What CUDA says where it refuses the launch.
+    """
+    (m, k), n = x.shape, packed.shape[0]
+    if out is None:
+        out = torch.empty(m, n, dtype=dtype, device=x.device)
+    group = 0 if scale.numel() == 1 else 1
+    if scale.dim() == 2 and scale.shape[1] > 1:
+        group = k // scale.shape[1]
+    why = reason(k, group, x.dtype)
+    if why is not None or max(m, n) >= _LARGEST:
+        why = why or f"{max(m, n)} rows; expected less than {_LARGEST}"
+        raise ValueError(f"[mixed_gemm] got {why}; try the weight expanded")
+    # Held until the launch: some may be copies.
+    used = [None if t is None else _aligned(t) for t in (x, packed.data, scale, bias, residual)]
+    problem = _MixedGemm(
+        *(None if t is None else t.data_ptr() for t in used), out.data_ptr(), factor, m, n, k,
+        packed.data.shape[1], group, packed.window, _KINDS[packed.kind], _TYPES[x.dtype],
+        _TYPES[dtype], _ACTIVATIONS[activation], tile, _multiprocessors(x.device),
+    )  # fmt: skip
+    with torch.cuda.device(x.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        error = _library().tripy_mixed_gemm(ctypes.byref(problem), stream)
+    if error:
+        raise RuntimeError(
+            f"[mixed_gemm] got {m}x{n}x{k} {packed.kind} tile {tile}; CUDA says: "
+            f"{native.text_of(error)}"
+        )
+    return out
