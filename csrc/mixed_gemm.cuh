@@ -8,8 +8,11 @@
 //
 // As in scaled_gemm.cuh, one block an SM goes from tile to tile; a warp of it has the copy engine
 // fill a ring of stages, two warpgroups multiply and have half of a tile's outputs each, and blocks
-// of a cluster fetch parts of their common rows of X. Of a stage of 64 columns, one half is
-// converted while the tensor cores multiply the other one: they read its registers until the wait.
+// of a cluster fetch parts of their common rows of X. Where there are too few tiles for all SMs, the
+// blocks of a cluster have parts of one tile's K instead, and add up their sums at the end.
+//
+// Of a stage of 64 columns, one half is converted while the tensor cores multiply the other one:
+// they read its registers until the wait.
 #pragma once
 
 #include "hopper.cuh"
@@ -20,15 +23,14 @@
 
 namespace tripy {
 
-template <int Kind_, class X_, bool Blocks_, int N, int Cluster>
+template <int Kind_, class X_, bool Blocks_, int N>
 struct MixedConfig {
   static constexpr int kKind = Kind_;
   using X = X_;
   static constexpr bool kBlocks = Blocks_;  // Scales vary along the columns.
   static constexpr int kConsumers = 2;
-  static constexpr int kM = kMixedOutputs * kConsumers;  // Outputs of a tile.
-  static constexpr int kN = N;                           // Rows of x of a tile.
-  static constexpr int kCluster = Cluster;
+  static constexpr int kM = kMixedTileOutputs;
+  static constexpr int kN = N;  // Rows of x of a tile.
   static constexpr int kThreads = 128 * (1 + kConsumers);
   static constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;  // See tiles.cuh.
   static constexpr int kBytesX = kN * kStageColumns;
@@ -38,52 +40,100 @@ struct MixedConfig {
   static constexpr int kFit = (kSharedBytes - kOtherBytes) / kStageBytes;
   static constexpr int kStages = kFit < 12 ? kFit : 12;
   static constexpr int kShared = kStages * kStageBytes + kOtherBytes;
+  static_assert((kMostSplit - 1) * kConsumers * kMixedSumBytes <= kStages * kStageBytes);
 };
 
-// Tiles of the outputs (in place of rows) and of x's rows (of columns).
+// A block's tiles, in an order that has squares of tiles at work at a time, which share rows of the
+// weight and of x in the L2 cache; and its part of K in stages.
 template <class C>
-__device__ __forceinline__ Tiles<C> mixed_tiles(MixedShape const& shape) {
-  return Tiles<C>(Shape{shape.n, shape.m, shape.k});
+struct MixedWork {
+  int rank, cluster, high, wide, count, step, first_stage, stages;
+
+  __device__ __forceinline__ explicit MixedWork(MixedShape const& shape)
+      : rank(cluster_rank()), cluster(shape.cluster) {
+    high = (shape.n + C::kM * cluster - 1) / (C::kM * cluster);
+    wide = (shape.m + C::kN - 1) / C::kN;
+    count = high * wide;
+    step = gridDim.x / (cluster * shape.split);
+    int all = (shape.k + kMixedColumns - 1) / kMixedColumns;
+    int part = shape.split > 1 ? rank : 0;
+    first_stage = all * part / shape.split;
+    stages = all * (part + 1) / shape.split - first_stage;
+  }
+
+  __device__ __forceinline__ int first(MixedShape const& shape) const {
+    return blockIdx.x / (cluster * shape.split);
+  }
+
+  __device__ __forceinline__ void at(int index, int& output, int& row) const {
+    int group = 16 / cluster, before = index / (group * wide), within = index % (group * wide);
+    int height = min(group, high - before * group);
+    int own = cluster > 1 ? rank : 0;
+    output = ((before * group + within % height) * cluster + own) * C::kM;
+    row = within / height * C::kN;
+  }
+};
+
+// The first stages of the weights, while the kernel before this one still runs.
+template <class C>
+__device__ __forceinline__ void prefetch_weights(
+    CUtensorMap const& map_weight, MixedShape const& shape) {
+  MixedWork<C> work(shape);
+  int output, row;
+  work.at(work.first(shape), output, row);
+  for (int i = 0; i < min(work.stages, C::kStages); i++) {
+    int byte = stage_byte<C::kKind>(work.first_stage + i, shape.window);
+    prefetch_box(&map_weight, byte, output);
+  }
 }
 
 template <class C>
 __device__ __forceinline__ void produce_mixed(
     CUtensorMap const& map_weight, CUtensorMap const& map_x, MixedShape const& shape,
-    uint32_t stages, uint32_t full, uint32_t empty, int rank) {
-  auto tiles = mixed_tiles<C>(shape);
+    uint32_t stages, uint32_t full, uint32_t empty) {
+  MixedWork<C> work(shape);
   Ring<C::kStages> ring;
-  int k_stages = (shape.k + kMixedColumns - 1) / kMixedColumns;
-  for (int t = blockIdx.x / C::kCluster; t < tiles.count; t += gridDim.x / C::kCluster) {
+  for (int t = work.first(shape); t < work.count; t += work.step) {
     int output, row;
-    tiles.at(t, rank, output, row);
-    for (int i = 0; i < k_stages; i++, ring.next()) {
-      int2 column = stage_columns<C::kKind>(i, shape.window);
+    work.at(t, output, row);
+    for (int i = 0; i < work.stages; i++, ring.next()) {
+      int stage = work.first_stage + i, column = stage * kMixedColumns;
       uint32_t barrier = full + 8 * ring.stage;
       uint32_t x = stages + ring.stage * C::kStageBytes, weight = x + C::kBytesX;
       barrier_wait(empty + 8 * ring.stage, ring.phase ^ 1);
       barrier_expect_bytes(barrier, C::kStageBytes);
-      copy_in(weight, &map_weight, column.y, output, barrier);
-      if constexpr (C::kCluster == 1) {
-        copy_in(x, &map_x, column.x, row, barrier);
+      copy_in(weight, &map_weight, stage_byte<C::kKind>(stage, shape.window), output, barrier);
+      if (shape.cluster == 1) {
+        copy_in(x, &map_x, column, row, barrier);
       } else {
-        constexpr int kPart = C::kN / C::kCluster;
-        copy_in_multicast(
-            x + rank * kPart * kStageColumns, &map_x, column.x, row + rank * kPart, barrier,
-            (1 << C::kCluster) - 1);
+        int part = C::kN / 2 * work.rank;
+        copy_in_multicast(x + part * kStageColumns, &map_x, column, row + part, barrier, 3);
       }
     }
   }
 }
 
+// The barrier at which one consumer waits for the other's first stages. So it is behind from then
+// on, and multiplies while the other one is in its epilogue.
+#ifndef TRIPY_LAG
+#define TRIPY_LAG 3
+#endif
+constexpr int kLagBarrier = 3, kLag = TRIPY_LAG;
+
 // One consumer's sums of one tile.
 template <class C>
 __device__ __forceinline__ void multiply_mixed(
     float (&sums)[C::kN / 2], MixedWeight<C::kKind, typename C::X, C::kBlocks>& weight,
-    Ring<C::kStages>& ring, int k_stages, uint32_t stages, uint32_t full, uint32_t empty) {
+    Ring<C::kStages>& ring, int first_stage, int k_stages, uint32_t stages, uint32_t full,
+    uint32_t empty, int cluster, int lag_at) {
   // All warps of a consumer have read the weights themselves, so each gives a stage back.
   auto release = [&](int stage) {
-    if (threadIdx.x % 32 < C::kCluster) {
-      barrier_arrive(empty + 8 * stage, threadIdx.x % 32);
+    if (threadIdx.x % 32 < cluster) {
+      if (cluster == 1) {
+        barrier_arrive(empty + 8 * stage);
+      } else {
+        barrier_arrive(empty + 8 * stage, threadIdx.x % 32);
+      }
     }
   };
   auto multiply = [&](uint32_t (&a)[2][4], uint32_t x, int half, int add) {
@@ -97,25 +147,32 @@ __device__ __forceinline__ void multiply_mixed(
     wgmma_commit();
   };
   uint32_t first[2][4], second[2][4];
+  MixedRaw raw;
   int previous = 0;
   barrier_wait(full + 8 * ring.stage, ring.phase);
-  weight.template convert<0>(stages + ring.stage * C::kStageBytes + C::kBytesX, 0, first);
+  weight.template load<0>(stages + ring.stage * C::kStageBytes + C::kBytesX, raw);
+  weight.template convert<0>(raw, first_stage, first);
   for (int i = 0; i < k_stages; i++) {
     uint32_t x = stages + ring.stage * C::kStageBytes;
     multiply(first, x, 0, i);
+    weight.template load<1>(x + C::kBytesX, raw);
     wgmma_wait<1>();  // The second half of the stage before has been multiplied.
     if (i > 0) {
       release(previous);
     }
-    weight.template convert<1>(x + C::kBytesX, i, second);
+    weight.template convert<1>(raw, first_stage + i, second);
     multiply(second, x, 1, 1);
-    wgmma_wait<1>();
     previous = ring.stage;
     ring.next();
     if (i + 1 < k_stages) {
       barrier_wait(full + 8 * ring.stage, ring.phase);
-      weight.template convert<0>(stages + ring.stage * C::kStageBytes + C::kBytesX, i + 1, first);
+      weight.template load<0>(stages + ring.stage * C::kStageBytes + C::kBytesX, raw);
     }
+    if (i == lag_at) {
+      group_arrive<256>(kLagBarrier);
+    }
+    wgmma_wait<1>();
+    weight.template convert<0>(raw, first_stage + i + 1, first);
   }
   wgmma_wait<0>();
   wgmma_results(sums);
@@ -124,27 +181,38 @@ __device__ __forceinline__ void multiply_mixed(
 
 template <class C>
 __device__ __forceinline__ void consume_mixed(
-    MixedShape const& shape, MixedEpilogue const& epilogue, float const* block_scale,
-    uint32_t stages, uint32_t full, uint32_t empty, uint8_t* buffer, int rank, int consumer) {
-  auto tiles = mixed_tiles<C>(shape);
+    MixedShape const& shape, MixedEpilogue const& epilogue, uint32_t stages, uint32_t full,
+    uint32_t empty, uint8_t* buffer, float const* block_scale, int consumer) {
+  MixedWork<C> work(shape);
   Ring<C::kStages> ring;
-  int k_stages = (shape.k + kMixedColumns - 1) / kMixedColumns;
   int thread_output = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
   MixedWeight<C::kKind, typename C::X, C::kBlocks> weight(shape, consumer * kMixedOutputs);
-  for (int t = blockIdx.x / C::kCluster; t < tiles.count; t += gridDim.x / C::kCluster) {
+  int lag_at = consumer == 0 && kLag > 0 ? min(kLag, work.stages) - 1 : -1;
+  if (consumer == 1 && kLag > 0) {
+    group_sync<256>(kLagBarrier);
+  }
+  for (int t = work.first(shape); t < work.count; t += work.step) {
     int output, row;
-    tiles.at(t, rank, output, row);
+    work.at(t, output, row);
     output += consumer * kMixedOutputs;
-    weight.begin(shape, block_scale, output);
-    float sums[C::kN / 2];
-    multiply_mixed<C>(sums, weight, ring, k_stages, stages, full, empty);
     MixedValues values(epilogue, output + thread_output, shape.n);
-#pragma unroll
+    weight.begin(shape, block_scale, output + thread_output, work.first_stage);
+    float sums[C::kN / 2];
+    multiply_mixed<C>(
+        sums, weight, ring, work.first_stage, work.stages, stages, full, empty, shape.cluster,
+        lag_at);
+    lag_at = -1;
+    MixedParts parts{stages, shape.split, work.rank, consumer};
+    parts.exchange(sums);
+    // A loop, not its chunks one after the other: what is executed once comes from far away.
+#pragma unroll 1
     for (int chunk = 0; chunk < C::kN / kMixedChunk; chunk++) {
-      if (row + chunk * kMixedChunk < shape.m) {
-        finish_mixed(
-            sums + chunk * kMixedChunk / 2, shape, epilogue, values, buffer,
-            row + chunk * kMixedChunk, output, consumer);
+      int first_row = row + chunk * kMixedChunk;
+      if (parts.mine(chunk) && first_row < shape.m) {
+        float results[kMixedChunk / 2];
+        take_chunk(sums, chunk, results);
+        parts.add(results, chunk);
+        finish_mixed(results, shape, epilogue, values, buffer, first_row, output, consumer);
       }
     }
   }
@@ -160,7 +228,6 @@ __global__ void __launch_bounds__(C::kThreads, 1) mixed_gemm(
   uint32_t stages = shared_address(shared);
   uint32_t full = shared_address(buffers + C::kConsumers * kMixedBuffer);
   uint32_t empty = full + 8 * C::kStages;
-  int rank = C::kCluster == 1 ? 0 : cluster_rank();
   // The same for all threads of a warp, said so that the compiler knows it.
   int group = __shfl_sync(0xFFFFFFFF, threadIdx.x / 128, 0);
   if (threadIdx.x == 0) {
@@ -168,34 +235,34 @@ __global__ void __launch_bounds__(C::kThreads, 1) mixed_gemm(
     prefetch_map(&map_x);
     for (int i = 0; i < C::kStages; i++) {
       barrier_init(full + 8 * i, 1);
-      barrier_init(empty + 8 * i, C::kConsumers * 4 * C::kCluster);
+      barrier_init(empty + 8 * i, C::kConsumers * 4 * shape.cluster);
     }
     barrier_init_fence();
+    prefetch_weights<C>(map_weight, shape);
   }
   __syncwarp();  // A cluster's barrier takes whole warps.
-  if constexpr (C::kCluster == 1) {
-    __syncthreads();
-  } else {
-    cluster_sync();
-  }
+  cluster_sync();
   wait_for_previous_kernel();
   allow_next_kernel();
   if (group == 0) {
     give_registers<C::kProducerRegisters>();
     if (threadIdx.x == 0) {
-      produce_mixed<C>(map_weight, map_x, shape, stages, full, empty, rank);
+      produce_mixed<C>(map_weight, map_x, shape, stages, full, empty);
     }
     __syncwarp();
+    if (shape.split > 1) {  // As in MixedParts.
+      cluster_sync();
+      cluster_sync();
+    }
   } else {
     take_registers<C::kConsumerRegisters>();
     int consumer = group - 1;
     consume_mixed<C>(
-        shape, epilogue, block_scale, stages, full, empty, buffers + consumer * kMixedBuffer, rank,
+        shape, epilogue, stages, full, empty, buffers + consumer * kMixedBuffer, block_scale,
         consumer);
   }
-  if constexpr (C::kCluster > 1) {
-    cluster_sync();  // Another block may still write to this one's shared memory.
-  }
+  __syncwarp();
+  cluster_sync();  // Another block may still write to this one's shared memory.
 #endif
 }
 

@@ -22,7 +22,7 @@ struct MixedGemm {
   int x_type;            // kTypeFloat16 or kTypeBFloat16
   int out_type;          // one of these or kTypeFloat32
   int activation;        // enum Activation in epilogue.cuh
-  int tile;              // row of the table in mixed_launch.cuh, or -1 for the best one
+  int tile;              // row of the table in mixed_launch.cuh
   int multiprocessors;   // of the device
 };
 

@@ -24,6 +24,8 @@ struct MixedEpilogue {
 constexpr int kMixedOutputs = 64;  // Of a consumer.
 constexpr int kMixedChunk = 64;    // Rows that leave together, each with 128 bytes of outputs.
 constexpr int kMixedBuffer = kMixedChunk * kMixedOutputs * 2;
+constexpr int kMixedSumBytes = kMixedChunk * kMixedOutputs * 4;
+constexpr int kMostSplit = 4;  // Blocks of a tile.
 
 // A thread's two outputs: scale and bias.
 struct MixedValues {
@@ -107,15 +109,100 @@ __device__ __forceinline__ void copy_chunk(
   }
 }
 
+__device__ __forceinline__ void store_remote(uint32_t address, float const* values) {
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(values[0]),
+               "f"(values[1]), "f"(values[2]), "f"(values[3])
+               : "memory");
+}
+
+__device__ __forceinline__ float4 load_shared_four(uint32_t address) {
+  float4 four;
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(four.x), "=f"(four.y), "=f"(four.z), "=f"(four.w)
+               : "r"(address)
+               : "memory");
+  return four;
+}
+
+// Chunk `chunk` of the sums: registers cannot be indexed by a number that is not known before.
+template <int Count>
+__device__ __forceinline__ void take_chunk(
+    float const (&sums)[Count], int chunk, float (&results)[kMixedChunk / 2]) {
+#pragma unroll
+  for (int c = 0; c < Count / (kMixedChunk / 2); c++) {
+    if (c == chunk) {
+#pragma unroll
+      for (int i = 0; i < kMixedChunk / 2; i++) {
+        results[i] = sums[c * kMixedChunk / 2 + i];
+      }
+    }
+  }
+}
+
+// Of a tile whose K the blocks of a cluster have parts of: each chunk's sums go to one of them, into
+// the stages, which nobody needs any more. They are added up in the order of K.
+struct MixedParts {
+  uint32_t stages;
+  int split, rank, consumer;
+
+  __device__ __forceinline__ bool mine(int chunk) const {
+    return split == 1 || chunk % split == rank;
+  }
+
+  // Of a block's chunks, each from split - 1 others, of two consumers.
+  __device__ __forceinline__ uint32_t place(int chunk, int from, int to) const {
+    int before = chunk / split * (split - 1) + from - (from > to);
+    return stages + (before * 2 + consumer) * kMixedSumBytes + threadIdx.x % 128 * 16;
+  }
+
+  template <int Count>
+  __device__ __forceinline__ void exchange(float const (&sums)[Count]) const {
+    if (split == 1) {
+      return;
+    }
+    constexpr int kValues = kMixedChunk / 2;
+    cluster_sync();
+#pragma unroll
+    for (int chunk = 0; chunk < Count / kValues; chunk++) {
+      int to = chunk % split;
+      if (to != rank) {
+        uint32_t there = remote_address(place(chunk, rank, to), to);
+#pragma unroll
+        for (int i = 0; i < kValues; i += 4) {
+          store_remote(there + i * 128 * 4, sums + chunk * kValues + i);
+        }
+      }
+    }
+    cluster_sync();
+  }
+
+  __device__ __forceinline__ void add(float (&sums)[kMixedChunk / 2], int chunk) const {
+    if (split == 1) {
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < kMixedChunk / 2; i += 4) {
+      float4 total = {0.0f, 0.0f, 0.0f, 0.0f};
+      for (int from = 0; from < split; from++) {
+        float4 part = {sums[i], sums[i + 1], sums[i + 2], sums[i + 3]};
+        if (from != rank) {
+          part = load_shared_four(place(chunk, from, rank) + i * 128 * 4);
+        }
+        total.x += part.x, total.y += part.y, total.z += part.z, total.w += part.w;
+      }
+      sums[i] = total.x, sums[i + 1] = total.y, sums[i + 2] = total.z, sums[i + 3] = total.w;
+    }
+  }
+};
+
 // 64 rows of one consumer's sums.
 __device__ __forceinline__ void finish_mixed(
-    float const* sums, MixedShape const& shape, MixedEpilogue const& epilogue,
+    float (&results)[kMixedChunk / 2], MixedShape const& shape, MixedEpilogue const& epilogue,
     MixedValues const& values, uint8_t* buffer, int first_row, int first_output, int consumer) {
   int lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32;
-  float results[kMixedChunk / 2];
 #pragma unroll
   for (int i = 0; i < kMixedChunk / 2; i++) {
-    results[i] = sums[i] * values.scale[i / 2 % 2] + values.bias[i / 2 % 2];
+    results[i] = results[i] * values.scale[i / 2 % 2] + values.bias[i / 2 % 2];
   }
   activate(results, epilogue.activation);
   if (epilogue.out_type == kTypeFloat32) {

@@ -1,7 +1,7 @@
 // Packed weights of a stage in shared memory, as operands of the tensor cores in registers.
 //
 // A stage has 64 columns of K: 64 bytes of each output's row (int8, float8), or the low or the high
-// halves of 64 bytes (int4 with windows of 64 or 128: each byte is fetched twice), or both halves of
+// halves of 64 bytes (int4 with windows of 64 or 128: all bytes are fetched twice), or both halves of
 // 32 bytes (int4 with windows of 32; the next 32 lie beside them unused). Columns are in x's order,
 // which the tensor cores take from shared memory as it is: a thread's share of an operand is two
 // neighbours here and two there.
@@ -16,22 +16,26 @@ namespace tripy {
 
 constexpr int kMixedColumns = 64;     // Of x, in a stage: one swizzled row of 128 bytes.
 constexpr int kMixedWeightBytes = 64;  // Of an output's row, in a stage.
+constexpr int kMixedTileOutputs = 128;
 
 struct MixedShape {
   int m, n, k, row_bytes, group, window;
+  int cluster;  // Blocks with tiles side by side, which fetch their common rows of x together.
+  int split;    // Blocks of one tile, each with a part of K; not with the above.
 };
 
-// Where the columns of stage `i` begin: in x, and in bytes of a packed row.
+// Where stage `i` begins in a packed row; its columns of x are from 64·i on.
 template <int Kind>
-__device__ __forceinline__ int2 stage_columns(int i, int window) {
+__device__ __forceinline__ int stage_byte(int i, int window) {
   if constexpr (Kind == kWeightInt4) {
     if (window == 32) {
-      return {i * kMixedColumns, i * 32};
+      return i * 32;
     }
-    int byte = i / 2 * kMixedWeightBytes;
-    return {byte + (byte & -window) + i % 2 * window, byte};  // A power of two.
+    // Of a window first all low halves: its columns in their order.
+    int column = i * kMixedColumns;
+    return (column / 2 & -window) + (column & window - 1);
   } else {
-    return {i * kMixedColumns, i * kMixedColumns};
+    return i * kMixedColumns;
   }
 }
 
@@ -63,19 +67,22 @@ __device__ __forceinline__ uint32_t twice(__nv_bfloat16, float value) {
   return reinterpret_cast<uint32_t&>(both);
 }
 
+// What a thread reads of a half of a stage: two steps of 16 columns, of each two outputs.
+using MixedRaw = uint32_t[2][2];
+
 // A thread's places in a stage, and its scales where they vary along the columns.
 template <int Kind, class X, bool Blocks>
 struct MixedWeight {
-  uint32_t places[4];  // Of 16 columns each: bytes from the beginning of a stage.
-  int window;
+  uint32_t places[4];  // Of 16 columns each: bytes from the beginning of a stage's weights.
+  int window, group, last;
   float const* scales[2];  // Of its two outputs.
-  float next[2];           // Of the 32 columns that are converted next.
-  float blocks;            // Of 32 columns: 1 or a part of it.
-  int last;                // Block of an output.
+  uint32_t scale[2];       // Of the present block, twice in x's type.
+  float next[2];           // Of the block after it, on the way from memory.
+  int left, block;         // Columns of the present block.
 
   // `slab` is the consumer's first output in a tile.
   __device__ __forceinline__ MixedWeight(MixedShape const& shape, int slab)
-      : window(shape.window) {
+      : window(shape.window), group(shape.group) {
     int thread = threadIdx.x % 128, row = slab + thread / 32 * 16 + thread % 32 / 4;
 #pragma unroll
     for (int step = 0; step < 4; step++) {
@@ -83,37 +90,28 @@ struct MixedWeight {
       // The copy engine's swizzle of rows of 64 bytes.
       places[step] = row * kMixedWeightBytes + ((piece ^ (row >> 1 & 3)) << 4) + thread % 4 * 2;
     }
+  }
+
+  // For a thread's outputs `output` and output + 8, from a stage on.
+  __device__ __forceinline__ void begin(
+      MixedShape const& shape, float const* from, int output, int stage) {
     if constexpr (Blocks) {
-      blocks = 32.0f / shape.group;
-      last = shape.k / shape.group - 1;
+      last = shape.k / group - 1;
+      scales[0] = from + int64_t{min(output, shape.n - 1)} * (last + 1);
+      scales[1] = from + int64_t{min(output + 8, shape.n - 1)} * (last + 1);
+      block = stage * kMixedColumns / group;
+      left = (block + 1) * group - stage * kMixedColumns;
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        scale[i] = twice(X(), __ldg(scales[i] + min(block, last)));
+        next[i] = __ldg(scales[i] + min(block + 1, last));
+      }
     }
   }
 
-  // For outputs from `output` on, the consumer's first one.
-  __device__ __forceinline__ void begin(MixedShape const& shape, float const* scale, int output) {
-    if constexpr (Blocks) {
-      int row = output + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
-      scales[0] = scale + int64_t{min(row, shape.n - 1)} * (last + 1);
-      scales[1] = scale + int64_t{min(row + 8, shape.n - 1)} * (last + 1);
-      fetch(0, 0);
-    }
-  }
-
-  // Asks for the scales of a half of a stage.
-  __device__ __forceinline__ void fetch(int stage, int half) {
-    if constexpr (Blocks) {
-      int unit = stage_columns<Kind>(stage, window).x / 32 + half;
-      // The half keeps the product away from whole numbers, where rounding would matter.
-      int block = min(int((unit + 0.5f) * blocks), last);
-      next[0] = __ldg(scales[0] + block);
-      next[1] = __ldg(scales[1] + block);
-    }
-  }
-
-  // A half of stage `i`, which lies at `address`: two steps of 16 columns.
+  // A half of a stage whose weights lie at `address`.
   template <int Half>
-  __device__ __forceinline__ void convert(uint32_t address, int i, uint32_t (&a)[2][4]) {
-    uint32_t raw[2][2];
+  __device__ __forceinline__ void load(uint32_t address, MixedRaw& raw) const {
 #pragma unroll
     for (int step = 0; step < 2; step++) {
       uint32_t place = address + places[2 * Half + step];
@@ -124,17 +122,17 @@ struct MixedWeight {
                          load_shared_pair(place + row * kEightRows + 8) << 16;
       }
     }
-    uint32_t scale[2];
-    if constexpr (Blocks) {
-      scale[0] = twice(X(), next[0]);
-      scale[1] = twice(X(), next[1]);
-      fetch(i + Half, 1 - Half);
-    }
-    int shift = (window == 32 ? Half : i & 1) * 4;
+  }
+
+  // The same as operands; `i` is the stage.
+  template <int Half>
+  __device__ __forceinline__ void convert(MixedRaw& raw, int i, uint32_t (&a)[2][4]) {
+    int shift = (window == 32 ? Half : i * kMixedColumns / window & 1) * 4;
 #pragma unroll
     for (int step = 0; step < 2; step++) {
 #pragma unroll
       for (int row = 0; row < 2; row++) {
+        asm volatile("" : "+r"(raw[step][row])::"memory");  // Not before the wait in front.
         uint32_t pairs[2], w = raw[step][row];
         if constexpr (Kind == kWeightInt4) {
           from_int4(X(), w >> shift & 0x0f0f0f0f, pairs);
@@ -150,6 +148,18 @@ struct MixedWeight {
         }
         a[step][row] = pairs[0];
         a[step][2 + row] = pairs[1];
+      }
+    }
+    if constexpr (Blocks) {
+      left -= kMixedColumns / 2;
+      if (left == 0) {
+        left = group;
+        block++;
+#pragma unroll
+        for (int row = 0; row < 2; row++) {
+          scale[row] = twice(X(), next[row]);
+          next[row] = __ldg(scales[row] + min(block + 1, last));
+        }
       }
     }
   }

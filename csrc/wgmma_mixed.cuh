@@ -25,6 +25,11 @@ __device__ __forceinline__ void wgmma_operands(uint32_t (&a)[Steps][4]) {
   }
 }
 
+#define TRIPY_R96(C, i) TRIPY_R64(C, i), TRIPY_R32(C, i + 64)
+#define TRIPY_N96                                                                              \
+  TRIPY_N64 ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79" \
+            ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+
 // The registers of D, then four of A, the descriptor of B and whether D's present values count.
 #define TRIPY_WGMMA_MIXED(N, COUNT, TYPES, A0, A1, A2, A3, B, ADD)                                \
   asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, " ADD ", 0;\n"                               \
@@ -34,6 +39,8 @@ __device__ __forceinline__ void wgmma_operands(uint32_t (&a)[Steps][4]) {
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add))
 #define TRIPY_WGMMA_MIXED_256(TYPES) \
   TRIPY_WGMMA_MIXED(256, 128, TYPES, "%128", "%129", "%130", "%131", "%132", "%133")
+#define TRIPY_WGMMA_MIXED_192(TYPES) \
+  TRIPY_WGMMA_MIXED(192, 96, TYPES, "%96", "%97", "%98", "%99", "%100", "%101")
 #define TRIPY_WGMMA_MIXED_128(TYPES) \
   TRIPY_WGMMA_MIXED(128, 64, TYPES, "%64", "%65", "%66", "%67", "%68", "%69")
 #define TRIPY_WGMMA_MIXED_64(TYPES) \
@@ -42,10 +49,12 @@ __device__ __forceinline__ void wgmma_operands(uint32_t (&a)[Steps][4]) {
 template <int N, class X>
 __device__ __forceinline__ void wgmma_mixed(
     float (&d)[N / 2], uint32_t const (&a)[4], uint64_t b, int add) {
-  static_assert(N == 256 || N == 128 || N == 64);
+  static_assert(N == 256 || N == 192 || N == 128 || N == 64);
   if constexpr (std::is_same_v<X, __half>) {
     if constexpr (N == 256) {
       TRIPY_WGMMA_MIXED_256("f16.f16");
+    } else if constexpr (N == 192) {
+      TRIPY_WGMMA_MIXED_192("f16.f16");
     } else if constexpr (N == 128) {
       TRIPY_WGMMA_MIXED_128("f16.f16");
     } else {
@@ -54,6 +63,8 @@ __device__ __forceinline__ void wgmma_mixed(
   } else {
     if constexpr (N == 256) {
       TRIPY_WGMMA_MIXED_256("bf16.bf16");
+    } else if constexpr (N == 192) {
+      TRIPY_WGMMA_MIXED_192("bf16.bf16");
     } else if constexpr (N == 128) {
       TRIPY_WGMMA_MIXED_128("bf16.bf16");
     } else {

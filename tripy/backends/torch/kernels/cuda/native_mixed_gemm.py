@@ -1,16 +1,16 @@
 """Linear layers with packed weights for many rows of input, in the library built from ``csrc``.
 
 The weights are converted on their way to the tensor cores, in registers (``csrc/mixed_gemm.cuh``):
-nobody writes them to memory as float16 first, which took longer than the product itself. A row's
-result is the same, bit for bit, whatever other rows there are and with every tile: each sum is made
-in the order of the columns.
+nobody writes them to memory as float16 first, which takes up to as long as the product itself. A
+row's result is the same, bit for bit, whatever other rows a launch has, and with every tile that
+does not split K.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import torch
 
@@ -25,11 +25,32 @@ _TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 _KINDS = {"int8": 0, "int4": 1, "float8": 2}
 _ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
 _EIGHT = 8  # Values of 16 bits: the copy engine's rows begin at multiples of 16 bytes.
+_STAGE_COLUMNS, _OUTPUTS = 64, 128
 SMALLEST_BLOCK = 32
 MOST_COLUMNS = 2**18
 _LARGEST = 2**31 - 2**10  # Rounded up to whole tiles, an int still holds it.
-_BEST_TILE = -1
-TILES = 5
+
+
+class Tile(NamedTuple):
+    """How a product is cut.
+
+    Attributes:
+        rows: Of x, in a tile; it has 128 outputs.
+        cluster: Blocks with tiles side by side, which fetch their common rows of x together.
+        split: Blocks with parts of one tile's columns, for where there are few tiles.
+    """
+
+    rows: int
+    cluster: int
+    split: int
+
+
+# The table in csrc/mixed_launch.cuh.
+TILES = (
+    Tile(256, 2, 1), Tile(192, 2, 1), Tile(128, 2, 1), Tile(256, 1, 1), Tile(192, 1, 1),
+    Tile(128, 1, 1), Tile(256, 1, 2), Tile(256, 1, 4), Tile(192, 1, 2), Tile(128, 1, 2),
+    Tile(128, 1, 4),
+)  # fmt: skip
 
 
 class _MixedGemm(ctypes.Structure):
@@ -90,6 +111,36 @@ def reason(columns: int, group: int, x_type: torch.dtype) -> Optional[str]:
     return None
 
 
+# Clock cycles of a stage of 64 columns by the rows of a tile; of everything else of a tile; of adding
+# up parts; of a launch. Measured on an H100.
+_STAGE = {256: 1050, 192: 800, 128: 660}
+_OTHER, _PARTS, _LAUNCH = 3000, 3000, 8000
+_MULTIPROCESSORS = 132
+
+
+def _cycles(tile: Tile, rows: int, shape: tuple[int, int]) -> float:
+    """What a product takes."""
+    outputs, columns = shape
+    stages = -(-columns // _STAGE_COLUMNS)
+    clusters = -(-outputs // (_OUTPUTS * tile.cluster)) * -(-rows // tile.rows)
+    rounds = -(-clusters // (_MULTIPROCESSORS // (tile.cluster * tile.split)))
+    each = -(-stages // tile.split) * _STAGE[tile.rows] + _OTHER
+    return rounds * (each + (_PARTS if tile.split > 1 else 0)) + _LAUNCH
+
+
+def choose(rows: int, shape: tuple[int, int], blocks: bool) -> Optional[Tile]:
+    """The tile whose rounds of all multiprocessors end first; None to expand the weight.
+
+    Args:
+        rows: Of x.
+        shape: Outputs and columns of the weight.
+        blocks: Whether scales vary along the columns.
+    """
+    stages = -(-shape[1] // _STAGE_COLUMNS)
+    fitting = [tile for tile in TILES if tile.split <= stages]
+    return min(fitting, key=lambda tile: _cycles(tile, rows, shape))
+
+
 def _aligned(tensor: T) -> T:
     """Itself, or a copy that begins at a multiple of 16 bytes."""
     return tensor.clone() if tensor.data_ptr() % 16 else tensor
@@ -103,7 +154,7 @@ def _multiprocessors(device: torch.device) -> int:
 def mixed_gemm(
     x: T, packed: GpuWeight, scale: T, *, factor: float = 1.0, bias: Optional[T] = None,
     residual: Optional[T] = None, activation: Optional[str] = None, dtype: torch.dtype,
-    out: Optional[T] = None, tile: int = _BEST_TILE,
+    tile: Tile, out: Optional[T] = None,
 ) -> T:  # fmt: skip
     """``activation(x @ (weight * scale).T * factor + bias) + residual``, in one kernel.
 
@@ -120,8 +171,8 @@ def mixed_gemm(
         residual: ``[M, N]`` of type ``dtype``, contiguous.
         activation: None, ``"relu"``, ``"silu"``, ``"gelu"`` or ``"gelu_tanh"``.
         dtype: Type of the result: float16, bfloat16 or float32.
+        tile: One of `TILES`; K has at least 64 columns for each of its ``split``.
         out: Where to write, ``[M, N]`` contiguous of ``dtype``.
-        tile: Row of the table in ``csrc/mixed_launch.cuh``.
 
     Returns:
         ``[M, N]`` of ``dtype``.
@@ -144,14 +195,14 @@ def mixed_gemm(
     problem = _MixedGemm(
         *(None if t is None else t.data_ptr() for t in used), out.data_ptr(), factor, m, n, k,
         packed.data.shape[1], group, packed.window, _KINDS[packed.kind], _TYPES[x.dtype],
-        _TYPES[dtype], _ACTIVATIONS[activation], tile, _multiprocessors(x.device),
+        _TYPES[dtype], _ACTIVATIONS[activation], TILES.index(tile), _multiprocessors(x.device),
     )  # fmt: skip
     with torch.cuda.device(x.device):
         stream = torch.cuda.current_stream().cuda_stream
         error = _library().tripy_mixed_gemm(ctypes.byref(problem), stream)
     if error:
         raise RuntimeError(
-            f"[mixed_gemm] got {m}x{n}x{k} {packed.kind} tile {tile}; CUDA says: "
+            f"[mixed_gemm] got {m}x{n}x{k} {packed.kind} {tile}; CUDA says: "
             f"{native.text_of(error)}"
         )
     return out
