@@ -31,6 +31,7 @@ struct MixedConfig {
   static constexpr int kConsumers = 2;
   static constexpr int kM = kMixedTileOutputs;
   static constexpr int kN = N;  // Rows of x of a tile.
+  static constexpr int kBoxRows = N % 128 == 0 ? N / 4 : N / 6;  // Of x, that are copied at once.
   static constexpr int kThreads = 128 * (1 + kConsumers);
   static constexpr int kConsumerRegisters = 232, kProducerRegisters = 40;  // See tiles.cuh.
   static constexpr int kBytesX = kN * kStageColumns;
@@ -101,13 +102,18 @@ __device__ __forceinline__ void produce_mixed(
       uint32_t barrier = full + 8 * ring.stage;
       uint32_t x = stages + ring.stage * C::kStageBytes, weight = x + C::kBytesX;
       barrier_wait(empty + 8 * ring.stage, ring.phase ^ 1);
-      barrier_expect_bytes(barrier, C::kStageBytes);
+      // Rows beyond the last one are not copied, which takes longer than copies do: what they have
+      // of sums is not written.
+      int boxes = min((shape.m - row + C::kBoxRows - 1) / C::kBoxRows, C::kN / C::kBoxRows);
+      barrier_expect_bytes(barrier, C::kBytesWeight + boxes * C::kBoxRows * kStageColumns);
       copy_in(weight, &map_weight, stage_byte<C::kKind>(stage, shape.window), output, barrier);
-      if (shape.cluster == 1) {
-        copy_in(x, &map_x, column, row, barrier);
-      } else {
-        int part = C::kN / 2 * work.rank;
-        copy_in_multicast(x + part * kStageColumns, &map_x, column, row + part, barrier, 3);
+      for (int box = shape.cluster == 1 ? 0 : work.rank; box < boxes; box += shape.cluster) {
+        int at = box * C::kBoxRows;
+        if (shape.cluster == 1) {
+          copy_in(x + at * kStageColumns, &map_x, column, row + at, barrier);
+        } else {
+          copy_in_multicast(x + at * kStageColumns, &map_x, column, row + at, barrier, 3);
+        }
       }
     }
   }
@@ -115,10 +121,7 @@ __device__ __forceinline__ void produce_mixed(
 
 // The barrier at which one consumer waits for the other's first stages. So it is behind from then
 // on, and multiplies while the other one is in its epilogue.
-#ifndef TRIPY_LAG
-#define TRIPY_LAG 3
-#endif
-constexpr int kLagBarrier = 3, kLag = TRIPY_LAG;
+constexpr int kLagBarrier = 3, kLag = 3;
 
 // One consumer's sums of one tile.
 template <class C>
@@ -187,8 +190,8 @@ __device__ __forceinline__ void consume_mixed(
   Ring<C::kStages> ring;
   int thread_output = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
   MixedWeight<C::kKind, typename C::X, C::kBlocks> weight(shape, consumer * kMixedOutputs);
-  int lag_at = consumer == 0 && kLag > 0 ? min(kLag, work.stages) - 1 : -1;
-  if (consumer == 1 && kLag > 0) {
+  int lag_at = consumer == 0 ? min(kLag, work.stages) - 1 : -1;
+  if (consumer == 1) {
     group_sync<256>(kLagBarrier);
   }
   for (int t = work.first(shape); t < work.count; t += work.step) {
@@ -204,17 +207,8 @@ __device__ __forceinline__ void consume_mixed(
     lag_at = -1;
     MixedParts parts{stages, shape.split, work.rank, consumer};
     parts.exchange(sums);
-    // A loop, not its chunks one after the other: what is executed once comes from far away.
-#pragma unroll 1
-    for (int chunk = 0; chunk < C::kN / kMixedChunk; chunk++) {
-      int first_row = row + chunk * kMixedChunk;
-      if (parts.mine(chunk) && first_row < shape.m) {
-        float results[kMixedChunk / 2];
-        take_chunk(sums, chunk, results);
-        parts.add(results, chunk);
-        finish_mixed(results, shape, epilogue, values, buffer, first_row, output, consumer);
-      }
-    }
+    parts.add(sums);
+    finish_mixed(sums, shape, epilogue, values, parts, buffer, row, output, consumer);
   }
 }
 

@@ -14,7 +14,7 @@ cudaError_t launch_mixed(MixedGemm const& p, int cluster, int split, cudaStream_
   cudaError_t error =
       make_map<int8_t>(&weight, p.weight, p.n, p.row_bytes, C::kM, kMixedWeightBytes);
   if (error == cudaSuccess) {
-    error = make_map<typename C::X>(&x, p.x, p.m, p.k, C::kN / cluster, kMixedColumns);
+    error = make_map<typename C::X>(&x, p.x, p.m, p.k, C::kBoxRows, kMixedColumns);
   }
   if (error == cudaSuccess) {
     error = cudaFuncSetAttribute(
@@ -34,13 +34,15 @@ cudaError_t launch_mixed(MixedGemm const& p, int cluster, int split, cudaStream_
   attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t launch = {};
   // Blocks of a part of K have one tile each.
-  launch.gridDim = split > 1 ? tiles * split : std::min(tiles, p.multiprocessors / cluster) * cluster;
+  launch.gridDim =
+      split > 1 ? tiles * split : std::min(tiles, p.multiprocessors / cluster) * cluster;
   launch.blockDim = C::kThreads;
   launch.dynamicSmemBytes = C::kShared;
   launch.stream = stream;
   launch.attrs = attributes;
   launch.numAttrs = 2;
-  bool pieces = p.n % 8 == 0 && (uintptr_t(p.out) | uintptr_t(p.residual)) % 16 == 0;
+  bool pieces = p.out_type != kTypeFloat32 && p.n % 8 == 0 &&
+                (uintptr_t(p.out) | uintptr_t(p.residual)) % 16 == 0;
   MixedEpilogue epilogue = {
       C::kBlocks ? nullptr : p.scale, p.bias, p.residual, p.out, p.factor, p.group == 0,
       p.activation, p.out_type, pieces};
@@ -55,8 +57,8 @@ struct MixedTile {
 };
 
 constexpr MixedTile kMixedTiles[] = {
-    {256, 2, 1}, {192, 2, 1}, {128, 2, 1}, {256, 1, 1}, {192, 1, 1}, {128, 1, 1},
-    {256, 1, 2}, {256, 1, 4}, {192, 1, 2}, {128, 1, 2}, {128, 1, 4},
+    {256, 2, 1}, {192, 2, 1}, {128, 2, 1}, {256, 1, 1}, {128, 1, 1},
+    {256, 1, 2}, {192, 1, 2}, {128, 1, 2}, {128, 1, 4},
 };
 
 template <int Kind, class X, bool Blocks>

@@ -27,7 +27,7 @@ constexpr int kMixedBuffer = kMixedChunk * kMixedOutputs * 2;
 constexpr int kMixedSumBytes = kMixedChunk * kMixedOutputs * 4;
 constexpr int kMostSplit = 4;  // Blocks of a tile.
 
-// A thread's two outputs: scale and bias.
+// A thread's two outputs: scale and bias, on the way from memory.
 struct MixedValues {
   float scale[2], bias[2];
 
@@ -35,8 +35,8 @@ struct MixedValues {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
       int at = min(output + 8 * i, n - 1);
-      float own = epilogue.scale == nullptr ? 1.0f : __ldg(epilogue.scale + (epilogue.one_scale ? 0 : at));
-      scale[i] = own * epilogue.factor;
+      scale[i] =
+          epilogue.scale == nullptr ? 1.0f : __ldg(epilogue.scale + (epilogue.one_scale ? 0 : at));
       bias[i] = epilogue.bias == nullptr ? 0.0f : __ldg(epilogue.bias + at);
     }
   }
@@ -76,34 +76,26 @@ __device__ __forceinline__ float2 floats_of(int type, uint32_t pair) {
 // a row. Nothing beyond the matrix is touched.
 template <bool Out>
 __device__ __forceinline__ void copy_chunk(
-    uint8_t* buffer, uint16_t* matrix, int first_row, int first_output, MixedShape const& shape,
-    bool pieces) {
+    uint8_t* buffer, uint16_t* matrix, int first_row, int first_output, MixedShape const& shape) {
   int thread = threadIdx.x % 128, piece = thread % 8, output = first_output + piece * 8;
+  int row = thread / 8, rows = output < shape.n ? shape.m - first_row : 0;
+  uint8_t* at = buffer + row * 128 + ((piece ^ (row & 7)) << 4);
+  auto there = reinterpret_cast<char*>(matrix + int64_t{first_row + row} * shape.n + output);
+  int64_t step = int64_t{shape.n} * 32;  // 16 rows.
+  uint4 pieces[kMixedChunk / 16];
 #pragma unroll
-  for (int i = 0; i < kMixedChunk / 16; i++) {
-    int row = thread / 8 + 16 * i;
-    if (first_row + row >= shape.m || output >= shape.n) {
-      continue;
+  for (int i = 0; i < kMixedChunk / 16; i++, at += 16 * 128) {
+    if constexpr (Out) {
+      pieces[i] = *reinterpret_cast<uint4*>(at);
+    } else if (row + i * 16 < rows) {
+      *reinterpret_cast<uint4*>(at) = __ldg(reinterpret_cast<uint4 const*>(there + i * step));
     }
-    auto at = reinterpret_cast<uint4*>(buffer + row * 128 + ((piece ^ (row & 7)) << 4));
-    uint16_t* there = matrix + int64_t{first_row + row} * shape.n + output;
-    if (pieces) {
-      if constexpr (Out) {
-        *reinterpret_cast<uint4*>(there) = *at;
-      } else {
-        *at = __ldg(reinterpret_cast<uint4 const*>(there));
-      }
-    } else {
-      auto values = reinterpret_cast<uint16_t*>(at);
+  }
+  if constexpr (Out) {
 #pragma unroll
-      for (int j = 0; j < 8; j++) {
-        if (output + j < shape.n) {
-          if constexpr (Out) {
-            there[j] = values[j];
-          } else {
-            values[j] = __ldg(there + j);
-          }
-        }
+    for (int i = 0; i < kMixedChunk / 16; i++, there += step) {
+      if (row + i * 16 < rows) {
+        *reinterpret_cast<uint4*>(there) = pieces[i];
       }
     }
   }
@@ -124,34 +116,19 @@ __device__ __forceinline__ float4 load_shared_four(uint32_t address) {
   return four;
 }
 
-// Chunk `chunk` of the sums: registers cannot be indexed by a number that is not known before.
-template <int Count>
-__device__ __forceinline__ void take_chunk(
-    float const (&sums)[Count], int chunk, float (&results)[kMixedChunk / 2]) {
-#pragma unroll
-  for (int c = 0; c < Count / (kMixedChunk / 2); c++) {
-    if (c == chunk) {
-#pragma unroll
-      for (int i = 0; i < kMixedChunk / 2; i++) {
-        results[i] = sums[c * kMixedChunk / 2 + i];
-      }
-    }
-  }
-}
-
 // Of a tile whose K the blocks of a cluster have parts of: each chunk's sums go to one of them, into
 // the stages, which nobody needs any more. They are added up in the order of K.
 struct MixedParts {
   uint32_t stages;
-  int split, rank, consumer;
+  int split, rank, consumer;  // `split` is a power of two.
 
   __device__ __forceinline__ bool mine(int chunk) const {
-    return split == 1 || chunk % split == rank;
+    return split == 1 || (chunk & split - 1) == rank;
   }
 
   // Of a block's chunks, each from split - 1 others, of two consumers.
   __device__ __forceinline__ uint32_t place(int chunk, int from, int to) const {
-    int before = chunk / split * (split - 1) + from - (from > to);
+    int before = (chunk >> (split >> 1)) * (split - 1) + from - (from > to);
     return stages + (before * 2 + consumer) * kMixedSumBytes + threadIdx.x % 128 * 16;
   }
 
@@ -164,7 +141,7 @@ struct MixedParts {
     cluster_sync();
 #pragma unroll
     for (int chunk = 0; chunk < Count / kValues; chunk++) {
-      int to = chunk % split;
+      int to = chunk & split - 1;
       if (to != rank) {
         uint32_t there = remote_address(place(chunk, rank, to), to);
 #pragma unroll
@@ -176,82 +153,162 @@ struct MixedParts {
     cluster_sync();
   }
 
-  __device__ __forceinline__ void add(float (&sums)[kMixedChunk / 2], int chunk) const {
+  template <int Count>
+  __device__ __forceinline__ void add(float (&sums)[Count]) const {
     if (split == 1) {
       return;
     }
 #pragma unroll
-    for (int i = 0; i < kMixedChunk / 2; i += 4) {
-      float4 total = {0.0f, 0.0f, 0.0f, 0.0f};
-      for (int from = 0; from < split; from++) {
-        float4 part = {sums[i], sums[i + 1], sums[i + 2], sums[i + 3]};
-        if (from != rank) {
-          part = load_shared_four(place(chunk, from, rank) + i * 128 * 4);
-        }
-        total.x += part.x, total.y += part.y, total.z += part.z, total.w += part.w;
+    for (int chunk = 0; chunk < Count / (kMixedChunk / 2); chunk++) {
+      if (!mine(chunk)) {
+        continue;
       }
-      sums[i] = total.x, sums[i + 1] = total.y, sums[i + 2] = total.z, sums[i + 3] = total.w;
+#pragma unroll
+      for (int i = 0; i < kMixedChunk / 2; i += 4) {
+        float4 total = {0.0f, 0.0f, 0.0f, 0.0f};
+        float* own = sums + chunk * (kMixedChunk / 2) + i;
+#pragma unroll 1
+        for (int from = 0; from < split; from++) {
+          float4 part = {own[0], own[1], own[2], own[3]};
+          if (from != rank) {
+            part = load_shared_four(place(chunk, from, rank) + i * 128 * 4);
+          }
+          total.x += part.x, total.y += part.y, total.z += part.z, total.w += part.w;
+        }
+        own[0] = total.x, own[1] = total.y, own[2] = total.z, own[3] = total.w;
+      }
     }
   }
 };
 
-// 64 rows of one consumer's sums.
-__device__ __forceinline__ void finish_mixed(
-    float (&results)[kMixedChunk / 2], MixedShape const& shape, MixedEpilogue const& epilogue,
-    MixedValues const& values, uint8_t* buffer, int first_row, int first_output, int consumer) {
-  int lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32;
+// The first 32 values become the last ones: for loops that registers cannot be indexed in. Such a
+// loop is short, where its rounds one after the other would be thousands of instructions, and what
+// is executed once comes from far away.
+template <int Count>
+__device__ __forceinline__ void rotate(float (&values)[Count]) {
+  float first[32];
 #pragma unroll
-  for (int i = 0; i < kMixedChunk / 2; i++) {
-    results[i] = results[i] * values.scale[i / 2 % 2] + values.bias[i / 2 % 2];
+  for (int i = 0; i < 32; i++) {
+    first[i] = values[i];
   }
-  activate(results, epilogue.activation);
-  if (epilogue.out_type == kTypeFloat32) {
-    // Eight threads' stores of a row are 32 bytes: no need to turn them.
-    auto out = static_cast<float*>(epilogue.out);
-    auto residual = static_cast<float const*>(epilogue.residual);
 #pragma unroll
-    for (int i = 0; i < kMixedChunk / 2; i++) {
-      int row = first_row + i / 4 * 8 + lane % 4 * 2 + i % 2;
-      int output = first_output + warp * 16 + lane / 4 + i / 2 % 2 * 8;
-      if (row < shape.m && output < shape.n) {
-        int64_t at = int64_t{row} * shape.n + output;
-        out[at] = results[i] + (residual == nullptr ? 0.0f : __ldg(residual + at));
-      }
-    }
+  for (int i = 0; i < Count; i++) {
+    values[i] = i + 32 < Count ? values[i + 32] : first[i + 32 - Count];
+  }
+}
+
+template <int Count>
+__device__ __forceinline__ void activate_all(float (&values)[Count], int activation) {
+  if (activation == kNone) {
     return;
   }
-  int barrier = own_barrier(consumer);
-  group_sync<128>(barrier);  // The buffer's last chunk has been read.
-  auto residual = static_cast<uint16_t*>(const_cast<void*>(epilogue.residual));
-  if (residual != nullptr) {
-    copy_chunk<false>(buffer, residual, first_row, first_output, shape, epilogue.pieces);
-    group_sync<128>(barrier);
+#pragma unroll 1
+  for (int round = 0; round < Count / 32; round++) {
+    float part[32];
+#pragma unroll
+    for (int i = 0; i < 32; i++) {
+      part[i] = values[i];
+    }
+    activate(part, activation);
+#pragma unroll
+    for (int i = 0; i < 32; i++) {
+      values[i] = part[i];
+    }
+    rotate(values);
   }
+}
+
+// Element by element: results of float32, whose stores by eight threads are 32 bytes of a row, and
+// odd rows.
+template <int Count>
+__device__ __forceinline__ void store_elements(
+    float (&values)[Count], MixedShape const& shape, MixedEpilogue const& epilogue,
+    MixedParts const& parts, int first_row, int first_output) {
+  int output = first_output + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+#pragma unroll 1
+  for (int chunk = 0; chunk < Count / 32; chunk++) {
+    int row = first_row + chunk * kMixedChunk + threadIdx.x % 4 * 2;
 #pragma unroll
-  for (int i = 0; i < kMixedChunk / 2; i += 8) {  // 16 rows.
-    int row = i * 2 + lane / 16 * 8 + lane % 8, piece = warp * 2 + lane / 8 % 2;
-    uint32_t at = shared_address(buffer) + row * 128 + ((piece ^ (row & 7)) << 4);
-    if (residual != nullptr) {
-      uint32_t added[4];
-      load_turned(at, added);
-#pragma unroll
-      for (int j = 0; j < 4; j++) {
-        float2 add = floats_of(epilogue.out_type, added[j]);
-        results[i + 2 * j] += add.x;
-        results[i + 2 * j + 1] += add.y;
+    for (int i = 0; i < 32; i++) {
+      int m = row + i / 4 * 8 + i % 2, n = output + i / 2 % 2 * 8;
+      if (parts.mine(chunk) && m < shape.m && n < shape.n) {
+        int64_t at = int64_t{m} * shape.n + n;
+        if (epilogue.out_type == kTypeFloat32) {
+          auto residual = static_cast<float const*>(epilogue.residual);
+          static_cast<float*>(epilogue.out)[at] =
+              values[i] + (residual == nullptr ? 0.0f : __ldg(residual + at));
+        } else {
+          auto residual = static_cast<uint16_t const*>(epilogue.residual);
+          float add = 0.0f;
+          if (residual != nullptr) {
+            add = floats_of(epilogue.out_type, __ldg(residual + at)).x;
+          }
+          static_cast<uint16_t*>(epilogue.out)[at] =
+              uint16_t(pair_of(epilogue.out_type, values[i] + add, 0.0f));
+        }
       }
     }
-    uint32_t words[4];
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-      words[j] = pair_of(epilogue.out_type, results[i + 2 * j], results[i + 2 * j + 1]);
-    }
-    store_turned(at, words);
+    rotate(values);
   }
-  group_sync<128>(barrier);
-  copy_chunk<true>(
-      buffer, static_cast<uint16_t*>(epilogue.out), first_row, first_output, shape,
-      epilogue.pieces);
+}
+
+// One consumer's sums of a tile.
+template <int Count>
+__device__ __forceinline__ void finish_mixed(
+    float (&sums)[Count], MixedShape const& shape, MixedEpilogue const& epilogue,
+    MixedValues const& values, MixedParts const& parts, uint8_t* buffer, int first_row,
+    int first_output, int consumer) {
+  float scale[2] = {values.scale[0] * epilogue.factor, values.scale[1] * epilogue.factor};
+#pragma unroll
+  for (int i = 0; i < Count; i++) {
+    sums[i] = sums[i] * scale[i / 2 % 2] + values.bias[i / 2 % 2];
+  }
+  activate_all(sums, epilogue.activation);
+  if (!epilogue.pieces) {
+    store_elements(sums, shape, epilogue, parts, first_row, first_output);
+    return;
+  }
+  int lane = threadIdx.x % 32, warp = threadIdx.x % 128 / 32, barrier = own_barrier(consumer);
+  auto residual = static_cast<uint16_t*>(const_cast<void*>(epilogue.residual));
+  // Where a lane's row of a matrix of eight outputs begins; 16 rows further is 2,048 bytes further.
+  int row = lane / 16 * 8 + lane % 8, piece = warp * 2 + lane / 8 % 2;
+  uint32_t place = shared_address(buffer) + row * 128 + ((piece ^ (row & 7)) << 4);
+#pragma unroll
+  for (int chunk = 0; chunk < Count / 32; chunk++) {
+    int chunk_row = first_row + chunk * kMixedChunk;
+    if (!parts.mine(chunk) || chunk_row >= shape.m) {
+      continue;
+    }
+    float* results = sums + chunk * 32;
+    group_sync<128>(barrier);  // The buffer's last chunk has been read.
+    if (residual != nullptr) {
+      copy_chunk<false>(buffer, residual, chunk_row, first_output, shape);
+      group_sync<128>(barrier);
+#pragma unroll
+      for (int i = 0; i < 32; i += 8) {
+        uint32_t added[4];
+        load_turned(place + i * 256, added);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+          float2 add = floats_of(epilogue.out_type, added[j]);
+          results[i + 2 * j] += add.x;
+          results[i + 2 * j + 1] += add.y;
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 32; i += 8) {  // 16 rows.
+      uint32_t words[4];
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        words[j] = pair_of(epilogue.out_type, results[i + 2 * j], results[i + 2 * j + 1]);
+      }
+      store_turned(place + i * 256, words);
+    }
+    group_sync<128>(barrier);
+    copy_chunk<true>(
+        buffer, static_cast<uint16_t*>(epilogue.out), chunk_row, first_output, shape);
+  }
 }
 
 }  // namespace tripy

@@ -127,7 +127,8 @@ struct MixedWeight {
   // The same as operands; `i` is the stage.
   template <int Half>
   __device__ __forceinline__ void convert(MixedRaw& raw, int i, uint32_t (&a)[2][4]) {
-    int shift = (window == 32 ? Half : i * kMixedColumns / window & 1) * 4;
+    bool high = window == 32 ? Half == 1 : (i * kMixedColumns & window) != 0;
+    int shift = high ? 4 : 0;  // Of int4.
 #pragma unroll
     for (int step = 0; step < 2; step++) {
 #pragma unroll

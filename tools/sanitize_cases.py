@@ -2,7 +2,7 @@
 
 python tools/sanitize_cases.py [GROUP ...]
 
-Groups are named after their functions; the first three need the native library.
+Groups are named after their functions; the first four need the native library.
 """
 
 import itertools
@@ -18,6 +18,7 @@ from tripy.backends.torch.kernels.cuda import (
     decode_attention,
     gemm,
     native,
+    native_mixed_gemm,
     native_weight_cuts,
     native_weight_only,
     normalization,
@@ -114,6 +115,25 @@ def few_rows() -> int:
                 native_weight_only.weight_only(
                     x, packed, scale, dtype=torch.float16, config=config, **EARLY
                 )
+                launches += 1
+    return launches
+
+
+def many_rows() -> int:
+    """The native kernels that convert weights in registers: every kind, tile and end of a tile."""
+    launches = 0
+    for kind, x_type, (m, n, k) in itertools.product(
+        PACK, (torch.float16, torch.bfloat16), ((1, 24, 8), (300, 200, 832), (270, 333, 512))
+    ):
+        packed, x = weight_of(kind, n, k), values((m, k), x_type)
+        for tile, dtype in itertools.product(native_mixed_gemm.TILES, (x_type, torch.float32)):
+            if -(-k // 64) < tile.split:
+                continue
+            for scale in (torch.rand(1), torch.rand(n), *([torch.rand(n, 4)] if k == 512 else [])):
+                native_mixed_gemm.mixed_gemm(
+                    x, packed, scale.cuda(), bias=torch.randn(n).cuda(), activation="silu",
+                    residual=values((m, n), dtype), dtype=dtype, tile=tile,
+                )  # fmt: skip
                 launches += 1
     return launches
 
@@ -232,7 +252,8 @@ def decode_step() -> int:
     return launches
 
 
-NATIVE = {"products": products, "few_rows": few_rows, "decode_step": decode_step}
+NATIVE = {"products": products, "few_rows": few_rows, "many_rows": many_rows,
+          "decode_step": decode_step}  # fmt: skip
 GROUPS = {**NATIVE, "layers": layers, "norms": norms, "attention": attention,
           "rows_of_tables": rows_of_tables, "generation": generation}  # fmt: skip
 

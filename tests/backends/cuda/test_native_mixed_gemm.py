@@ -156,7 +156,7 @@ def test_epilogue(library, dtype, outputs, activation):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tile", module.TILES)
 def test_rows_do_not_depend_on_others(library, kind, tile):
-    """Nor on their place; what is not finite stays in its row, and beyond the last there is none."""
+    """Nor on their place; what is not finite stays in its row."""
     _, packed = weight_of(kind, 520, 1000)
     whole = torch.full((720, 1000), float("nan"), device="cuda").half()
     whole[:700] = torch.randn(700, 1000, device="cuda")
@@ -176,7 +176,7 @@ def test_rows_do_not_depend_on_others(library, kind, tile):
 @pytest.mark.gpu
 def test_unaligned_and_early(library):
     """Tensors that begin anywhere; launches one behind the other, which may begin early."""
-    plain, packed = weight_of("int4", 256, 512)
+    _, packed = weight_of("int4", 256, 512)
     scale = torch.rand(256, device="cuda")
     x = torch.randn(300 * 512 + 1, device="cuda").half()[1:].view(300, 512)
     residual = torch.randn(300 * 256 + 1, device="cuda").half()[1:].view(300, 256)
@@ -222,7 +222,7 @@ def program(kind, dtype, most):
 
 
 def test_layers_choose(emulated, monkeypatch):
-    """The library's kernel beyond few rows where it can and is the faster one; the report says so."""
+    """The library's kernel beyond few rows where it is the faster one; the report says so."""
     seen = []
 
     def mixed_gemm(x, packed, scale, **options):
@@ -255,7 +255,15 @@ def test_tiles_fit(rows, outputs, columns):
 
 
 def test_tiles():
-    """Fewer multiprocessors without work: parts of K for few tiles, large tiles for many."""
-    assert module.choose(16384, (8192, 8192), False).split == 1
-    assert module.choose(257, (1600, 6400), False) is None or module.choose(
-        257, (1600, 6400), False).split > 1  # fmt: skip
+    """Large tiles for many rows, small ones or parts of K for few."""
+
+    def choose(rows, outputs, columns, blocks=False):
+        return module.choose(rows, (outputs, columns), blocks)
+
+    for rows in (512, 2048, 16384):
+        assert choose(rows, 8192, 8192) == (256, 2, 1)
+    assert choose(384, 8192, 8192) == choose(768, 4096, 4096) == (192, 2, 1)
+    assert choose(256, 4096, 14336).split == choose(200, 4096, 4096).split == 2
+    assert choose(1024, 8192, 8192, blocks=True) == (256, 2, 1)
+    assert choose(16384, 14336, 4096, blocks=True) is None
+    assert choose(300, 1600, 1600) is choose(8192, 6400, 1600) is None

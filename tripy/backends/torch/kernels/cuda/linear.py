@@ -192,11 +192,13 @@ class GpuLinear:
             self.both_scales = both.expand(self.weight.shape[0]).contiguous()
         self.why_not_native = self._why_not_native_few(TORCH_TYPES[layer.x.dtype]) or ""
         self.most_native = self._most_native(TORCH_TYPES[layer.x.dtype])
-        self.why_not_mixed = self._why_not_mixed(layer)
         self.bias32 = None if self.bias is None else self.bias.float().contiguous()
+        self.why_not_mixed = self._why_not_mixed(layer)
         self.few = _FEW_ROWS["static" if self.by_integers else "weight only"]
         if not self.by_integers and not self.why_not_native:
             self.few = max(self.few, self.most_native)
+            if not self.why_not_mixed:
+                self.few = min(self.few, native_mixed_gemm.MOST_FEW_ROWS)
         self.pdl = launches_early(layer.weight.device)
 
     def describe(self) -> str:
@@ -218,7 +220,7 @@ class GpuLinear:
 
     def _plain(self) -> str:
         """Where the weight of many rows gets the type in which it is multiplied."""
-        return "weight expanded" if self.why_not_mixed else "weight converted in registers or expanded"
+        return f"weight {'' if self.why_not_mixed else 'converted in registers or '}expanded"
 
     def __call__(self, x: T, residual: Optional[T] = None) -> T:
         outputs = self.weight.shape[0]

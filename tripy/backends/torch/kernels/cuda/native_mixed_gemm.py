@@ -1,7 +1,7 @@
 """Linear layers with packed weights for many rows of input, in the library built from ``csrc``.
 
 The weights are converted on their way to the tensor cores, in registers (``csrc/mixed_gemm.cuh``):
-nobody writes them to memory as float16 first, which takes up to as long as the product itself. A
+nobody writes them to memory as float16 first, which may take longer than the product itself. A
 row's result is the same, bit for bit, whatever other rows a launch has, and with every tile that
 does not split K.
 """
@@ -26,6 +26,8 @@ _KINDS = {"int8": 0, "int4": 1, "float8": 2}
 _ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
 _EIGHT = 8  # Values of 16 bits: the copy engine's rows begin at multiples of 16 bytes.
 _STAGE_COLUMNS, _OUTPUTS = 64, 128
+# More rows than this are faster here than with `native_weight_only`, whatever the layer.
+MOST_FEW_ROWS = 128
 SMALLEST_BLOCK = 32
 MOST_COLUMNS = 2**18
 _LARGEST = 2**31 - 2**10  # Rounded up to whole tiles, an int still holds it.
@@ -47,9 +49,8 @@ class Tile(NamedTuple):
 
 # The table in csrc/mixed_launch.cuh.
 TILES = (
-    Tile(256, 2, 1), Tile(192, 2, 1), Tile(128, 2, 1), Tile(256, 1, 1), Tile(192, 1, 1),
-    Tile(128, 1, 1), Tile(256, 1, 2), Tile(256, 1, 4), Tile(192, 1, 2), Tile(128, 1, 2),
-    Tile(128, 1, 4),
+    Tile(256, 2, 1), Tile(192, 2, 1), Tile(128, 2, 1), Tile(256, 1, 1), Tile(128, 1, 1),
+    Tile(256, 1, 2), Tile(192, 1, 2), Tile(128, 1, 2), Tile(128, 1, 4),
 )  # fmt: skip
 
 
@@ -111,34 +112,58 @@ def reason(columns: int, group: int, x_type: torch.dtype) -> Optional[str]:
     return None
 
 
-# Clock cycles of a stage of 64 columns by the rows of a tile; of everything else of a tile; of adding
-# up parts; of a launch. Measured on an H100.
-_STAGE = {256: 1050, 192: 800, 128: 660}
-_OTHER, _PARTS, _LAUNCH = 3000, 3000, 8000
+# Microseconds on an H100: of a stage of 64 columns, by the rows of a tile; of what else a tile
+# takes; of adding up the parts of one; of a launch. With the weight expanded: of a launch, of a
+# million products and of a million weights (the second number: with scales of blocks).
+_STAGE = {256: 0.664, 192: 0.525, 128: 0.43}
+_OTHER = {256: 1.55, 192: 1.4, 128: 1.2}
+_PARTS = {(256, 2): 8.0, (192, 2): 7.0, (128, 2): 3.0, (128, 4): 8.0}
+_LAUNCH, _EXPANDED_LAUNCH = 4.85, 4.5
+_EXPANDED_PRODUCTS, _EXPANDED_WEIGHTS = 2.67e-3, (1.0, 1.4)
+_BLOCKS = 1.15  # How much longer a stage takes with scales of blocks.
 _MULTIPROCESSORS = 132
 
 
-def _cycles(tile: Tile, rows: int, shape: tuple[int, int]) -> float:
-    """What a product takes."""
+def _microseconds(tile: Tile, rows: int, shape: tuple[int, int], blocks: bool) -> float:
     outputs, columns = shape
     stages = -(-columns // _STAGE_COLUMNS)
     clusters = -(-outputs // (_OUTPUTS * tile.cluster)) * -(-rows // tile.rows)
     rounds = -(-clusters // (_MULTIPROCESSORS // (tile.cluster * tile.split)))
-    each = -(-stages // tile.split) * _STAGE[tile.rows] + _OTHER
-    return rounds * (each + (_PARTS if tile.split > 1 else 0)) + _LAUNCH
+    stage = _STAGE[tile.rows] * (_BLOCKS if blocks else 1.0)
+    other = _OTHER[tile.rows] + _PARTS.get((tile.rows, tile.split), 0.0)
+    return rounds * (-(-stages // tile.split) * stage + other) + _LAUNCH
 
 
+def _expanded_microseconds(rows: int, shape: tuple[int, int], blocks: bool) -> float:
+    weights = shape[0] * shape[1] / 1e6
+    products = -(-rows // _OUTPUTS) * _OUTPUTS * weights
+    return (
+        _EXPANDED_LAUNCH
+        + products * _EXPANDED_PRODUCTS
+        + weights * _EXPANDED_WEIGHTS[1 if blocks else 0]
+    )
+
+
+@functools.lru_cache(maxsize=4096)
 def choose(rows: int, shape: tuple[int, int], blocks: bool) -> Optional[Tile]:
-    """The tile whose rounds of all multiprocessors end first; None to expand the weight.
+    """The fastest tile; None where expanding the weight is faster.
+
+    That is so where nothing is long: for 1,000 rows of small layers, and for thousands of rows of
+    some others, beside whose product the expansion takes no time.
 
     Args:
         rows: Of x.
         shape: Outputs and columns of the weight.
         blocks: Whether scales vary along the columns.
+
+    Example:
+        >>> choose(2048, (8192, 8192), blocks=False)
+        Tile(rows=256, cluster=2, split=1)
     """
     stages = -(-shape[1] // _STAGE_COLUMNS)
-    fitting = [tile for tile in TILES if tile.split <= stages]
-    return min(fitting, key=lambda tile: _cycles(tile, rows, shape))
+    times = {t: _microseconds(t, rows, shape, blocks) for t in TILES if t.split <= stages}
+    best = min(times, key=lambda tile: times[tile])
+    return best if times[best] <= _expanded_microseconds(rows, shape, blocks) else None
 
 
 def _aligned(tensor: T) -> T:
@@ -202,7 +227,6 @@ def mixed_gemm(
         error = _library().tripy_mixed_gemm(ctypes.byref(problem), stream)
     if error:
         raise RuntimeError(
-            f"[mixed_gemm] got {m}x{n}x{k} {packed.kind} {tile}; CUDA says: "
-            f"{native.text_of(error)}"
+            f"[mixed_gemm] got {m}x{n}x{k} {packed.kind} {tile}; CUDA says: {native.text_of(error)}"
         )
     return out
