@@ -115,12 +115,12 @@ def reason(columns: int, group: int, x_type: torch.dtype) -> Optional[str]:
 # Microseconds on an H100: of a stage of 64 columns, by the rows of a tile; of what else a tile
 # takes; of adding up the parts of one; of a launch. With the weight expanded: of a launch, of a
 # million products and of a million weights (the second number: with scales of blocks).
-_STAGE = {256: 0.664, 192: 0.525, 128: 0.43}
-_OTHER = {256: 1.55, 192: 1.4, 128: 1.2}
-_PARTS = {(256, 2): 8.0, (192, 2): 7.0, (128, 2): 3.0, (128, 4): 8.0}
-_LAUNCH, _EXPANDED_LAUNCH = 4.85, 4.5
+_STAGE = {256: 0.62, 192: 0.51, 128: 0.39}
+_OTHER = {256: 2.65, 192: 1.2, 128: 1.0}
+_PARTS = {(256, 2): 7.0, (192, 2): 10.0, (128, 2): 5.0, (128, 4): 12.0}
+_LAUNCH, _EXPANDED_LAUNCH = 5.05, 4.5
 _EXPANDED_PRODUCTS, _EXPANDED_WEIGHTS = 2.67e-3, (1.0, 1.4)
-_BLOCKS = 1.15  # How much longer a stage takes with scales of blocks.
+_BLOCKS = 1.22  # How much longer a stage takes with scales of blocks.
 _MULTIPROCESSORS = 132
 
 
