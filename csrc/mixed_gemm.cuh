@@ -129,6 +129,7 @@ __device__ __forceinline__ void multiply_mixed(
     float (&sums)[C::kN / 2], MixedWeight<C::kKind, typename C::X, C::kBlocks>& weight,
     Ring<C::kStages>& ring, int first_stage, int k_stages, uint32_t stages, uint32_t full,
     uint32_t empty, int cluster, int lag_at) {
+  static_assert(kLag < C::kStages);
   // All warps of a consumer have read the weights themselves, so each gives a stage back.
   auto release = [&](int stage) {
     if (threadIdx.x % 32 < cluster) {

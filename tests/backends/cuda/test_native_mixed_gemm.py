@@ -36,6 +36,16 @@ def test_reasons():
     assert "a scale for 48 columns; expected a multiple of 32" in reason(group=48)
 
 
+def test_layers_that_never_run_here(monkeypatch):
+    """By the device, and by the form of their scales."""
+    cpu, half = tp.device("cpu"), torch.float16
+    assert module.why_not(cpu, 64, torch.ones(1), half) == "the device is no GPU"
+    monkeypatch.setattr(module, "available", lambda where: None)
+    for scale in (torch.ones(1), torch.ones(3), torch.ones(3, 1), torch.ones(3, 2)):
+        assert module.why_not(cpu, 64, scale, half) is None
+    assert "a scale for 16 columns" in module.why_not(cpu, 64, torch.ones(3, 4), half)
+
+
 def test_what_it_refuses():
     """Before the library is asked: no GPU is needed."""
     packed = packing.pack_int8(torch.zeros(4, 12, dtype=torch.int8))

@@ -193,7 +193,9 @@ class GpuLinear:
         self.why_not_native = self._why_not_native_few(TORCH_TYPES[layer.x.dtype]) or ""
         self.most_native = self._most_native(TORCH_TYPES[layer.x.dtype])
         self.bias32 = None if self.bias is None else self.bias.float().contiguous()
-        self.why_not_mixed = self._why_not_mixed(layer)
+        self.why_not_mixed = native_mixed_gemm.why_not(
+            layer.weight.device, self.weight.shape[1], self.scale, self.dtype
+        )
         self.few = _FEW_ROWS["static" if self.by_integers else "weight only"]
         if not self.by_integers and not self.why_not_native:
             self.few = max(self.few, self.most_native)
@@ -255,13 +257,6 @@ class GpuLinear:
             self.weight.kind, (shape[0], shape[1]), blocks, x_type, self._rounds(x_type)
         )
 
-    def _why_not_mixed(self, layer: Layer) -> Optional[str]:
-        """Why the weight of many rows is always expanded; None where the library may convert it."""
-        why = native_mixed_gemm.available(layer.weight.device)
-        columns = self.weight.shape[1]
-        group = columns // self.scale.shape[1] if self.scale.dim() == 2 else 1
-        return why or native_mixed_gemm.reason(columns, group, self.dtype)
-
     def _few_rows(self, x: T, residual: Optional[T]) -> T:
         norm = None
         # The library's kernel is behind a launch of its own for the normalization, which was faster
@@ -300,12 +295,13 @@ class GpuLinear:
             )  # fmt: skip
         if self.x_scale is not None:
             x = x.to(self.dtype)
-        shape, blocks = self.weight.shape, self.scale.dim() == 2 and self.scale.shape[1] > 1
-        tile = native_mixed_gemm.choose(x.shape[0], (shape[0], shape[1]), blocks)
+        blocks = self.scale.dim() == 2 and self.scale.shape[1] > 1
+        tile = native_mixed_gemm.choose(x.shape[0], self.weight.shape, blocks)
         if self.why_not_mixed is None and tile is not None and x.dtype is self.dtype:
             result = native_mixed_gemm.mixed_gemm(
-                x, self.weight, self.scale, factor=self.x_scale or 1.0, bias=self.bias32,
+                x, self.weight, self.scale, bias=self.bias32,
                 residual=residual, activation=activation, dtype=self.dtype, tile=tile,
+                factor=1.0 if self.x_scale is None else self.x_scale,
             )  # fmt: skip
             return self._rounded(result)
         if self.x_scale is not None:

@@ -112,6 +112,18 @@ def reason(columns: int, group: int, x_type: torch.dtype) -> Optional[str]:
     return None
 
 
+def _group(scale: T, columns: int) -> int:
+    """Columns that share a scale: 0 for one scale, 1 for one an output, else a block's."""
+    if scale.dim() == 2 and scale.shape[1] > 1:
+        return columns // scale.shape[1]
+    return 0 if scale.numel() == 1 else 1
+
+
+def why_not(where: device, columns: int, scale: T, x_type: torch.dtype) -> Optional[str]:
+    """Why a layer on a device never runs here: `available` and `reason`; None where it may."""
+    return available(where) or reason(columns, _group(scale, columns), x_type)
+
+
 # Microseconds on an H100: of a stage of 64 columns, by the rows of a tile; of what else a tile
 # takes; of adding up the parts of one; of a launch. With the weight expanded: of a launch, of a
 # million products and of a million weights (the second number: with scales of blocks).
@@ -124,7 +136,7 @@ _BLOCKS = 1.22  # How much longer a stage takes with scales of blocks.
 _MULTIPROCESSORS = 132
 
 
-def _microseconds(tile: Tile, rows: int, shape: tuple[int, int], blocks: bool) -> float:
+def _microseconds(tile: Tile, rows: int, shape: tuple[int, ...], blocks: bool) -> float:
     outputs, columns = shape
     stages = -(-columns // _STAGE_COLUMNS)
     clusters = -(-outputs // (_OUTPUTS * tile.cluster)) * -(-rows // tile.rows)
@@ -134,7 +146,7 @@ def _microseconds(tile: Tile, rows: int, shape: tuple[int, int], blocks: bool) -
     return rounds * (-(-stages // tile.split) * stage + other) + _LAUNCH
 
 
-def _expanded_microseconds(rows: int, shape: tuple[int, int], blocks: bool) -> float:
+def _expanded_microseconds(rows: int, shape: tuple[int, ...], blocks: bool) -> float:
     weights = shape[0] * shape[1] / 1e6
     products = -(-rows // _OUTPUTS) * _OUTPUTS * weights
     return (
@@ -145,7 +157,7 @@ def _expanded_microseconds(rows: int, shape: tuple[int, int], blocks: bool) -> f
 
 
 @functools.lru_cache(maxsize=4096)
-def choose(rows: int, shape: tuple[int, int], blocks: bool) -> Optional[Tile]:
+def choose(rows: int, shape: tuple[int, ...], blocks: bool) -> Optional[Tile]:
     """The fastest tile; None where expanding the weight is faster.
 
     That is so where nothing is long: for 1,000 rows of small layers, and for thousands of rows of
@@ -208,9 +220,7 @@ def mixed_gemm(
     (m, k), n = x.shape, packed.shape[0]
     if out is None:
         out = torch.empty(m, n, dtype=dtype, device=x.device)
-    group = 0 if scale.numel() == 1 else 1
-    if scale.dim() == 2 and scale.shape[1] > 1:
-        group = k // scale.shape[1]
+    group = _group(scale, k)
     why = reason(k, group, x.dtype)
     if why is not None or max(m, n) >= _LARGEST:
         why = why or f"{max(m, n)} rows; expected less than {_LARGEST}"
