@@ -8,8 +8,8 @@
 //
 // As in scaled_gemm.cuh, one block an SM goes from tile to tile; a warp of it has the copy engine
 // fill a ring of stages, two warpgroups multiply and have half of a tile's outputs each, and blocks
-// of a cluster fetch parts of their common rows of X. Where there are too few tiles for all SMs, the
-// blocks of a cluster have parts of one tile's K instead, and add up their sums at the end.
+// of a cluster fetch parts of their common rows of X. Where there are too few tiles for all SMs,
+// they have parts of one tile's K instead, and add up their sums at the end.
 //
 // Of a stage of 64 columns, one half is converted while the tensor cores multiply the other one:
 // they read its registers until the wait.

@@ -16,7 +16,7 @@ struct MixedGemm {
   void* out;             // [m, n] of out_type
   float factor;          // what the sums are multiplied with
   int m, n, k, row_bytes;
-  int group;             // columns that share a scale, a multiple of 32; 0 for all, 1 for one an output
+  int group;             // columns that share a scale, a multiple of 32; 0: all; 1: one an output
   int window;            // of int4: half the columns of a window
   int weight_kind;       // enum WeightKind
   int x_type;            // kTypeFloat16 or kTypeBFloat16

@@ -116,8 +116,8 @@ __device__ __forceinline__ float4 load_shared_four(uint32_t address) {
   return four;
 }
 
-// Of a tile whose K the blocks of a cluster have parts of: each chunk's sums go to one of them, into
-// the stages, which nobody needs any more. They are added up in the order of K.
+// Of a tile whose K the blocks of a cluster have parts of: each chunk's sums go to one of them,
+// into the stages, which nobody needs any more. They are added up in the order of K.
 struct MixedParts {
   uint32_t stages;
   int split, rank, consumer;  // `split` is a power of two.

@@ -1,10 +1,10 @@
 // Packed weights of a stage in shared memory, as operands of the tensor cores in registers.
 //
 // A stage has 64 columns of K: 64 bytes of each output's row (int8, float8), or the low or the high
-// halves of 64 bytes (int4 with windows of 64 or 128: all bytes are fetched twice), or both halves of
-// 32 bytes (int4 with windows of 32; the next 32 lie beside them unused). Columns are in x's order,
-// which the tensor cores take from shared memory as it is: a thread's share of an operand is two
-// neighbours here and two there.
+// halves of 64 bytes (int4 with windows of 64 or 128: all bytes are fetched twice), or both halves
+// of 32 bytes (int4 with windows of 32; the next 32 lie beside them unused). Columns are in x's
+// order, which the tensor cores take from shared memory as it is: a thread's share of an operand is
+// two neighbours here and two there.
 #pragma once
 
 #include <cstdint>

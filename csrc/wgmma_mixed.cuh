@@ -1,9 +1,10 @@
-// The tensor cores' instruction for a warpgroup with A in registers: D[64, N] += A[64, 16] · B[N, 16]ᵀ
-// of float16 or bfloat16, B in shared memory, D in registers, asynchronous.
+// The tensor cores' instruction for a warpgroup with A in registers:
+// D[64, N] += A[64, 16] · B[N, 16]ᵀ of float16 or bfloat16, B in shared memory, D in registers,
+// asynchronous.
 //
-// Thread t has, of A, rows r = 16·(t / 32) + (t % 32) / 4 and r + 8 and, with p = 2·(t % 4), columns
-// p, p + 1 (a[0] of r, a[1] of r + 8) and p + 8, p + 9 (a[2], a[3]). Of D: see wgmma.cuh. These
-// registers are read until the instruction has been waited for.
+// Thread t has, of A, rows r = 16·(t / 32) + (t % 32) / 4 and r + 8 and, with p = 2·(t % 4),
+// columns p, p + 1 (a[0] of r, a[1] of r + 8) and p + 8, p + 9 (a[2], a[3]). Of D: see wgmma.cuh.
+// These registers are read until the instruction has been waited for.
 #pragma once
 
 #include <cuda_bf16.h>
