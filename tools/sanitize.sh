@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.." || exit 1
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 # Each tensor is an allocation of its own, whose end memcheck then knows.
 export PYTORCH_NO_CUDA_MEMORY_CACHING=1
-groups="products few_rows decode_step layers norms attention rows_of_tables generation"
+groups="products few_rows many_rows decode_step layers norms attention rows_of_tables generation"
 said=$(mktemp -d) || exit 1
 trap 'rm -rf "$said"' EXIT
 

@@ -2,7 +2,7 @@
 
 python tools/sanitize_cases.py [GROUP ...]
 
-Groups are named after their functions; the first three need the native library.
+Groups are named after their functions; the first four need the native library.
 """
 
 import itertools
@@ -18,6 +18,7 @@ from tripy.backends.torch.kernels.cuda import (
     decode_attention,
     gemm,
     native,
+    native_mixed_gemm,
     native_weight_cuts,
     native_weight_only,
     normalization,
@@ -115,6 +116,26 @@ def few_rows() -> int:
                     x, packed, scale, dtype=torch.float16, config=config, **EARLY
                 )
                 launches += 1
+    return launches
+
+
+def many_rows() -> int:
+    """The native kernels that convert weights in registers: every kind, tile and end of a tile."""
+    launches = 0
+    for kind, tile, (m, n, k) in itertools.product(
+        PACK, native_mixed_gemm.TILES, ((1, 24, 8), (270, 200, 320), (70, 133, 256))
+    ):
+        if -(-k // 64) < tile.split:
+            continue
+        packed, forms = weight_of(kind, n, k), ((1,), (n,), (n, 4))
+        for x_type, form in zip((torch.float16, torch.bfloat16), forms[1:] if k == 256 else forms):
+            dtype = torch.float32 if m == 1 else x_type
+            native_mixed_gemm.mixed_gemm(
+                values((m, k), x_type), packed, torch.rand(*form).cuda(),
+                bias=torch.randn(n).cuda(), activation="silu", residual=values((m, n), dtype),
+                dtype=dtype, tile=tile,
+            )  # fmt: skip
+            launches += 1
     return launches
 
 
@@ -232,7 +253,8 @@ def decode_step() -> int:
     return launches
 
 
-NATIVE = {"products": products, "few_rows": few_rows, "decode_step": decode_step}
+NATIVE = {"products": products, "few_rows": few_rows, "many_rows": many_rows,
+          "decode_step": decode_step}  # fmt: skip
 GROUPS = {**NATIVE, "layers": layers, "norms": norms, "attention": attention,
           "rows_of_tables": rows_of_tables, "generation": generation}  # fmt: skip
 

@@ -48,16 +48,19 @@ def test_builds(tmp_path):
     subprocess.run(["cmake", "--build", tmp_path, "--parallel", str(os.cpu_count())], check=True)
     code = (
         "from tripy.backends.torch.kernels.cuda import native, native_decode, native_weight_only\n"
+        "from tripy.backends.torch.kernels.cuda import native_mixed_gemm\n"
         "import ctypes\n"
+        "many = native_mixed_gemm._library().tripy_mixed_gemm_size()\n"
         "small = native_weight_only._library().tripy_weight_only_size()\n"
         "print(native.broken(), native_decode.agrees(native.library()),\n"
-        "      small == ctypes.sizeof(native_weight_only._WeightOnly))"
+        "      small == ctypes.sizeof(native_weight_only._WeightOnly),\n"
+        "      many == ctypes.sizeof(native_mixed_gemm._MixedGemm))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT,
         env={**os.environ, "TRIPY_NATIVE_LIBRARY": str(tmp_path / "libtripy_cuda.so")},
     )  # fmt: skip
-    assert ran.stdout.strip() == "None True True"
+    assert ran.stdout.strip() == "None True True True"
 
 
 @pytest.fixture

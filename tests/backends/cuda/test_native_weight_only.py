@@ -110,9 +110,9 @@ def test_layers_choose_by_rows(emulated, monkeypatch):
     layer.load_state_dict(state)
     fast = tp.compile(layer, args=[tp.InputInfo(((1, 16, 200), 64), tp.float16)], backend="torch")
     (row,) = (row for row in fast.report().rows if "read once" in row.kernel)
-    assert row.kernel == (
-        "native, int8 weight read once, to 128 rows; weight expanded, float16 GEMM beyond"
-    )
+    few, many = row.kernel.split("; ")
+    assert few == "native, int8 weight read once, to 128 rows"
+    assert many.endswith("expanded, float16 GEMM beyond")  # Or converted in registers, on a GPU.
     for rows in (16, 17, 128, 129):
         assert fast(tp.ones((rows, 64), tp.float16)).shape == (rows, 32)
     assert seen == [16, 17, 128]

@@ -2,8 +2,8 @@
 
 Few rows (a decode step) read the packed weight once, at the speed of memory, with the normalization
 in front and the residual behind in the same kernel. Many rows multiply small integers or float8 on
-the tensor cores; where only the weight is quantized it is expanded first, for a product in floating
-point, which many rows make worth it.
+the tensor cores; where only the weight is quantized, for a product in floating point, it is
+converted on its way there, or expanded in memory first where that is not slower or the only way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ import torch.nn.functional as F
 from tripy import dtypes
 from tripy.backends.base import ReportRow
 from tripy.backends.torch.kernels.base import Kernel, PackedWeight, node_name, pack_weight
-from tripy.backends.torch.kernels.cuda import native, native_weight_only, packing
+from tripy.backends.torch.kernels.cuda import (
+    native,
+    native_mixed_gemm,
+    native_weight_only,
+    packing,
+)
 from tripy.backends.torch.kernels.cuda.available import capability, launches_early, missing
 from tripy.backends.torch.kernels.layer import activate, expand
 from tripy.backends.torch.lowering.quantization import rounded
@@ -188,9 +193,14 @@ class GpuLinear:
         self.why_not_native = self._why_not_native_few(TORCH_TYPES[layer.x.dtype]) or ""
         self.most_native = self._most_native(TORCH_TYPES[layer.x.dtype])
         self.bias32 = None if self.bias is None else self.bias.float().contiguous()
+        self.why_not_mixed = native_mixed_gemm.why_not(
+            layer.weight.device, self.weight.shape[1], self.scale, self.dtype
+        )
         self.few = _FEW_ROWS["static" if self.by_integers else "weight only"]
         if not self.by_integers and not self.why_not_native:
             self.few = max(self.few, self.most_native)
+            if not self.why_not_mixed:
+                self.few = min(self.few, native_mixed_gemm.MOST_FEW_ROWS)
         self.pdl = launches_early(layer.weight.device)
 
     def describe(self) -> str:
@@ -202,13 +212,17 @@ class GpuLinear:
         maker = "Triton" if self.no_native else "native"
         many = (
             f"{maker} {self.kind} tensor-core GEMM" if self.by_integers
-            else f"weight expanded, {str(self.dtype).removeprefix('torch.')} GEMM"
+            else f"{self._plain()}, {str(self.dtype).removeprefix('torch.')} GEMM"
         )  # fmt: skip
         parts = ["norm + "] if self.norm else []
         parts += [f"{few}; {many} beyond"]
         parts += [f" {self._attrs['activation']}"] if self._attrs["activation"] else []
         parts += [f" → {self._attrs['dtype']}"] if self.out_scale is not None else []
         return "".join(parts)
+
+    def _plain(self) -> str:
+        """Where the weight of many rows gets the type in which it is multiplied."""
+        return f"weight {'' if self.why_not_mixed else 'converted in registers or '}expanded"
 
     def __call__(self, x: T, residual: Optional[T] = None) -> T:
         outputs = self.weight.shape[0]
@@ -280,7 +294,18 @@ class GpuLinear:
                 residual=residual, out_scale=self.out_scale, dtype=self.out,
             )  # fmt: skip
         if self.x_scale is not None:
-            x = x.to(self.dtype) * self.x_scale
+            x = x.to(self.dtype)
+        blocks = self.scale.dim() == 2 and self.scale.shape[1] > 1
+        tile = native_mixed_gemm.choose(x.shape[0], self.weight.shape, blocks)
+        if self.why_not_mixed is None and tile is not None and x.dtype is self.dtype:
+            result = native_mixed_gemm.mixed_gemm(
+                x, self.weight, self.scale, bias=self.bias32,
+                residual=residual, activation=activation, dtype=self.dtype, tile=tile,
+                factor=1.0 if self.x_scale is None else self.x_scale,
+            )  # fmt: skip
+            return self._rounded(result)
+        if self.x_scale is not None:
+            x = x * self.x_scale
         weight = self._few.dequantize(self.weight, self.scale, self.dtype)
         result = activate(F.linear(x, weight, self.bias), activation)
         return self._rounded(result if residual is None else result + residual)
