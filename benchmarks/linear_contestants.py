@@ -108,12 +108,14 @@ def ours(case: Case, only_native: bool) -> dict[str, Contestant]:
 
 
 def _weight_only(case: Case, only_native: bool) -> dict[str, Contestant]:
-    packing, triton, native = (kernel(n) for n in ("packing", "weight_only", "native_weight_only"))
+    packing, triton, native, mixed = (
+        kernel(n) for n in ("packing", "weight_only", "native_weight_only", "native_mixed_gemm")
+    )
     if packing is None or triton is None:
         return {}
     result: dict[str, Contestant] = {}
     usable = native is not None and native.available(tp.device("gpu")) is None
-    few = case.m <= FEW_ROWS
+    few, wide = case.m <= FEW_ROWS, case.bias.float()
     for kind in ("int8", "int4"):
         pack = packing.pack_int8 if kind == "int8" else packing.pack_int4
         packed = [pack(w if kind == "int8" else w >> 4) for w in case.int8]
@@ -128,7 +130,16 @@ def _weight_only(case: Case, only_native: bool) -> dict[str, Contestant]:
                 return run(x, packed[i], case.scale, bias=case.bias, dtype=HALF)
 
             result[f"{kind} weight: {maker}"] = Contestant(product, HALF)
-        if not few and not (chosen and only_native):
+        tile = None
+        if usable and not chosen and not few:
+            tile = mixed.choose(case.m, packed[0].shape, False)
+        if tile is not None:
+
+            def converted(x: T, i: int, packed: list = packed, tile: Any = tile) -> T:
+                return mixed.mixed_gemm(x, packed[i], case.scale, bias=wide, dtype=HALF, tile=tile)
+
+            result[f"{kind} weight: native, many rows"] = Contestant(converted, HALF)
+        if not few and not ((chosen or tile is not None) and only_native):
 
             def expanded(x: T, i: int, packed: list = packed) -> T:
                 weight = triton.dequantize(packed[i], case.scale, HALF)

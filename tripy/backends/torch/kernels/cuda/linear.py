@@ -199,8 +199,6 @@ class GpuLinear:
         self.few = _FEW_ROWS["static" if self.by_integers else "weight only"]
         if not self.by_integers and not self.why_not_native:
             self.few = max(self.few, self.most_native)
-            if not self.why_not_mixed:
-                self.few = min(self.few, native_mixed_gemm.MOST_FEW_ROWS)
         self.pdl = launches_early(layer.weight.device)
 
     def describe(self) -> str:

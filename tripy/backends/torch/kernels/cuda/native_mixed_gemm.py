@@ -26,8 +26,6 @@ _KINDS = {"int8": 0, "int4": 1, "float8": 2}
 _ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
 _EIGHT = 8  # Values of 16 bits: the copy engine's rows begin at multiples of 16 bytes.
 _STAGE_COLUMNS, _OUTPUTS = 64, 128
-# More rows than this are faster here than with `native_weight_only`, whatever the layer.
-MOST_FEW_ROWS = 128
 SMALLEST_BLOCK = 32
 MOST_COLUMNS = 2**18
 _LARGEST = 2**31 - 2**10  # Rounded up to whole tiles, an int still holds it.

@@ -129,8 +129,8 @@ def most_rows(
 ) -> int:
     """Up to how many rows this is the fastest way.
 
-    Others are Triton's kernel and, beyond 64 rows, a product with the weight expanded. Measured on
-    an H100 with layers of 3072x768 to 50304x768 and 8192x8192.
+    Others are Triton's kernel and, beyond 64 rows, products of many rows, `native_mixed_gemm`.
+    Measured on an H100 with layers of 3072x768 to 50304x768 and 8192x8192.
 
     Args:
         kind: The weight's.
@@ -143,7 +143,7 @@ def most_rows(
     short = columns < 2048 and outputs > 2 * 64 * MULTIPROCESSORS  # Many blocks, soon at their end.
     if not streams(kind, x_type, rounded) or short or (blocks and outputs < 4096):
         return MOST_RESIDENT_ROWS
-    return 4 * MOST_ROWS if outputs * columns >= 2**24 else 2 * MOST_ROWS
+    return MOST_ROWS if outputs * columns >= 2**25 else 2 * MOST_ROWS
 
 
 def _aligned(tensor: T) -> T:
