@@ -85,7 +85,8 @@ def test_what_is_streamed():
 
     for kind in KINDS:
         assert module.streams(kind, half, rounded=False)
-        assert most(kind, 8192, 8192) == 64 and most(kind, 4096, 4096, blocks=True) == 128
+        assert most(kind, 8192, 8192) == most(kind, 6400, 1600) == 64
+        assert most(kind, 4096, 14336) == most(kind, 4096, 4096, blocks=True) == 128
         assert most(kind, 3072, 768) == 128 and most(kind, 3072, 768, blocks=True) == 16
         assert most(kind, 50304, 768) == 16
         assert not module.streams(kind, half, rounded=True)

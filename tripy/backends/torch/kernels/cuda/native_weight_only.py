@@ -37,6 +37,7 @@ _KINDS = {"int8": 0, "int4": 1, "float8": 2}
 _ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
 _ROW, _EIGHT = 16, 8
 SMALLEST_BLOCK = 32
+_MANY_OUTPUTS = 6400  # As many have enough tiles of 128 for `native_mixed_gemm`, of 65 rows too.
 MOST_COLUMNS = 2**18  # Up to here one row fits a cluster's shared memory, whatever the rest.
 
 
@@ -143,7 +144,7 @@ def most_rows(
     short = columns < 2048 and outputs > 2 * 64 * MULTIPROCESSORS  # Many blocks, soon at their end.
     if not streams(kind, x_type, rounded) or short or (blocks and outputs < 4096):
         return MOST_RESIDENT_ROWS
-    return MOST_ROWS if outputs * columns >= 2**25 else 2 * MOST_ROWS
+    return MOST_ROWS if outputs >= _MANY_OUTPUTS else 2 * MOST_ROWS
 
 
 def _aligned(tensor: T) -> T:
