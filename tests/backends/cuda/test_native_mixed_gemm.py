@@ -62,7 +62,7 @@ def test_an_older_library(monkeypatch):
     module.available.cache_clear()
     monkeypatch.setattr(module.native, "available", lambda device: None)
     for library in (object(), type("Library", (), {"tripy_mixed_gemm_size": lambda self: 1})()):
-        monkeypatch.setattr(module, "_library", lambda library=library: library)
+        monkeypatch.setattr(module.native, "library", lambda library=library: library)
         assert "of another version" in module.available(where)
         module.available.cache_clear()
 

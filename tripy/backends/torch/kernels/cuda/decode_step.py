@@ -19,12 +19,12 @@ from tripy.backends.torch.kernels.cuda import decode_limits as limits
 from tripy.backends.torch.kernels.cuda import decode_weights
 from tripy.backends.torch.kernels.cuda import native_decode as native
 from tripy.backends.torch.kernels.cuda.linear import GpuLinear
+from tripy.backends.torch.kernels.cuda.native import ACTIVATIONS
 from tripy.backends.torch.storage import TORCH_TYPES
 from tripy.graph import Node, Value
 
 T = torch.Tensor
 _FEWEST = 4  # Steps that are worth a run.
-_ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
 _LOG2_E = 1.4426950408889634
 
 
@@ -128,7 +128,7 @@ class Run:
             **decode_weights.fields(kernel),
             "weight": self._hold(kernel.weight.data),
             "parameters": self._hold(decode_weights.records(kernel, self.where)),
-            "activation": _ACTIVATIONS[node.attrs["activation"]], "inverse_k": 1 / size,
+            "activation": ACTIVATIONS[node.attrs["activation"]], "inverse_k": 1 / size,
             "out": self._reserve(-(-outputs // limits.unit_rows(rounded))),
         }  # fmt: skip
         in_scale = kernel.x_scale if kernel.norm is not None else place.scale

@@ -18,10 +18,11 @@ import torch
 from tripy.device import device
 
 _FILE = "libtripy_cuda.so"
-_TYPES = {
+# Of csrc/api.h and csrc/epilogue.cuh.
+TYPES = {
     torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.int8: 3, torch.float8_e4m3fn: 4,
 }  # fmt: skip
-_ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
+ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
 _BEST_TILE = -1
 _LARGEST = 2**31 - 2**10  # Rounded up to whole tiles, an int still holds it.
 TILES = 7
@@ -79,9 +80,26 @@ def broken() -> Optional[str]:
         loaded = library()
     except OSError as error:
         return f"the native library is not built (see CMakeLists.txt): {error}"
-    if loaded.tripy_scaled_gemm_size() != ctypes.sizeof(_ScaledGemm):
-        return "the native library is of another version: build it again (see CMakeLists.txt)"
-    return None
+    return other_version(loaded, "tripy_scaled_gemm_size", _ScaledGemm)
+
+
+def other_version(
+    loaded: ctypes.CDLL, size: str, structure: type[ctypes.Structure]
+) -> Optional[str]:
+    """Why a library is not of this source, by the size that it gives for a structure; else None.
+
+    Args:
+        loaded: The library.
+        size: Its function that returns the size.
+        structure: What has to have that size.
+    """
+    try:
+        agrees = getattr(loaded, size)() == ctypes.sizeof(structure)
+    except AttributeError:
+        agrees = False
+    if agrees:
+        return None
+    return "the native library is of another version: build it again (see CMakeLists.txt)"
 
 
 def reason(
@@ -106,13 +124,13 @@ def reason(
     return None
 
 
-def _aligned(tensor: torch.Tensor) -> torch.Tensor:
+def aligned(tensor: torch.Tensor) -> torch.Tensor:
     """Itself, or a copy that begins at a multiple of 16 bytes."""
     return tensor.clone() if tensor.data_ptr() % 16 else tensor
 
 
 @functools.cache
-def _multiprocessors(device: torch.device) -> int:
+def multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
@@ -158,15 +176,15 @@ def scaled_gemm(
     """
     (m, k), n = x.shape, weight.shape[0]
     out = torch.empty(m, n, dtype=dtype, device=x.device)
-    used = [_aligned(t) for t in (x, weight, out, scale)]
+    used = [aligned(t) for t in (x, weight, out, scale)]
     pointers: list[Optional[int]] = [t.data_ptr() for t in used]
     for tensor in (row_scale, bias, residual):
         if tensor is not None:
-            used.append(_aligned(tensor))
+            used.append(aligned(tensor))
         pointers.append(None if tensor is None else used[-1].data_ptr())
     problem = _ScaledGemm(
-        *pointers, 1.0 if out_scale is None else 1.0 / out_scale, _ACTIVATIONS[activation],
-        m, n, k, _TYPES[x.dtype], _TYPES[dtype], tile, _multiprocessors(x.device), 1,
+        *pointers, 1.0 if out_scale is None else 1.0 / out_scale, ACTIVATIONS[activation],
+        m, n, k, TYPES[x.dtype], TYPES[dtype], tile, multiprocessors(x.device), 1,
     )  # fmt: skip
     with torch.cuda.device(x.device):
         stream = torch.cuda.current_stream().cuda_stream

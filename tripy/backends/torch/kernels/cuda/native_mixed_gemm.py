@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from tripy.device import device
 
 T = torch.Tensor
-_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 _KINDS = {"int8": 0, "int4": 1, "float8": 2}
-_ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
 _EIGHT = 8  # Values of 16 bits: the copy engine's rows begin at multiples of 16 bytes.
 _STAGE_COLUMNS, _OUTPUTS = 64, 128
 SMALLEST_BLOCK = 32
@@ -76,15 +74,7 @@ def _library() -> ctypes.CDLL:
 def available(where: device) -> Optional[str]:
     """Why a device cannot run it; None where it can."""
     why = native.available(where)
-    if why is not None:
-        return why
-    try:
-        size = _library().tripy_mixed_gemm_size()
-    except AttributeError:
-        size = 0
-    if size != ctypes.sizeof(_MixedGemm):
-        return "the native library is of another version: build it again (see CMakeLists.txt)"
-    return None
+    return why or native.other_version(native.library(), "tripy_mixed_gemm_size", _MixedGemm)
 
 
 def reason(columns: int, group: int, x_type: torch.dtype) -> Optional[str]:
@@ -176,16 +166,6 @@ def choose(rows: int, shape: tuple[int, ...], blocks: bool) -> Optional[Tile]:
     return best if times[best] <= _expanded_microseconds(rows, shape, blocks) else None
 
 
-def _aligned(tensor: T) -> T:
-    """Itself, or a copy that begins at a multiple of 16 bytes."""
-    return tensor.clone() if tensor.data_ptr() % 16 else tensor
-
-
-@functools.cache
-def _multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
 def mixed_gemm(
     x: T, packed: GpuWeight, scale: T, *, factor: float = 1.0, bias: Optional[T] = None,
     residual: Optional[T] = None, activation: Optional[str] = None, dtype: torch.dtype,
@@ -224,11 +204,14 @@ def mixed_gemm(
         why = why or f"{max(m, n)} rows; expected less than {_LARGEST}"
         raise ValueError(f"[mixed_gemm] got {why}; try the weight expanded")
     # Held until the launch: some may be copies.
-    used = [None if t is None else _aligned(t) for t in (x, packed.data, scale, bias, residual)]
+    used = [
+        None if t is None else native.aligned(t) for t in (x, packed.data, scale, bias, residual)
+    ]
     problem = _MixedGemm(
         *(None if t is None else t.data_ptr() for t in used), out.data_ptr(), factor, m, n, k,
-        packed.data.shape[1], group, packed.window, _KINDS[packed.kind], _TYPES[x.dtype],
-        _TYPES[dtype], _ACTIVATIONS[activation], TILES.index(tile), _multiprocessors(x.device),
+        packed.data.shape[1], group, packed.window, _KINDS[packed.kind], native.TYPES[x.dtype],
+        native.TYPES[dtype], native.ACTIVATIONS[activation], TILES.index(tile),
+        native.multiprocessors(x.device),
     )  # fmt: skip
     with torch.cuda.device(x.device):
         stream = torch.cuda.current_stream().cuda_stream

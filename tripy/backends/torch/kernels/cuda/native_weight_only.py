@@ -30,11 +30,7 @@ if TYPE_CHECKING:
     from tripy.device import device
 
 T = torch.Tensor
-_TYPES = {
-    torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.int8: 3, torch.float8_e4m3fn: 4,
-}  # fmt: skip
 _KINDS = {"int8": 0, "int4": 1, "float8": 2}
-_ACTIVATIONS = {None: 0, "relu": 1, "silu": 2, "gelu": 3, "gelu_tanh": 4}
 _ROW, _EIGHT = 16, 8
 SMALLEST_BLOCK = 32
 _MANY_OUTPUTS = 6400  # As many have enough tiles of 128 for `native_mixed_gemm`, of 65 rows too.
@@ -69,15 +65,7 @@ def _library() -> ctypes.CDLL:
 def available(where: device) -> Optional[str]:
     """Why a device cannot run it; None where it can."""
     why = native.available(where)
-    if why is not None:
-        return why
-    try:
-        size = _library().tripy_weight_only_size()
-    except AttributeError:
-        size = 0
-    if size != ctypes.sizeof(_WeightOnly):
-        return "the native library is of another version: build it again (see CMakeLists.txt)"
-    return None
+    return why or native.other_version(native.library(), "tripy_weight_only_size", _WeightOnly)
 
 
 def compute_type(kind: str, x_type: torch.dtype, rounded: bool) -> Optional[torch.dtype]:
@@ -147,11 +135,6 @@ def most_rows(
     return MOST_ROWS if outputs >= _MANY_OUTPUTS else 2 * MOST_ROWS
 
 
-def _aligned(tensor: T) -> T:
-    """Itself, or a copy that begins at a multiple of 16 bytes."""
-    return tensor.clone() if tensor.data_ptr() % 16 else tensor
-
-
 def weight_only(
     x: T, packed: GpuWeight, scale: T, *, x_scale: Optional[float] = None,
     bias: Optional[T] = None, residual: Optional[T] = None, activation: Optional[str] = None,
@@ -187,19 +170,21 @@ def weight_only(
     if compute is torch.int8 and packed.kind == "int4":
         factor /= 16  # Its int8 form is 16 times the weight.
     # Held until the launch: some may be copies.
-    used = [None if t is None else _aligned(t) for t in (x, packed.data, scale, bias, residual)]
+    used = [
+        None if t is None else native.aligned(t) for t in (x, packed.data, scale, bias, residual)
+    ]
     # Launched early, it reads these before it waits for the launch in front: no copies of now.
     early = pdl and all(a is b for a, b in zip((packed.data, scale, bias), used[1:4]))
     rounds = -1
     if in_scale is not None:
-        rounds = _TYPES[torch.float8_e4m3fn if packed.kind == "float8" else torch.int8]
+        rounds = native.TYPES[torch.float8_e4m3fn if packed.kind == "float8" else torch.int8]
     problem = _WeightOnly(
         *(None if t is None else t.data_ptr() for t in used), out.data_ptr(),
         1.0 if in_scale is None else in_scale, factor,
         1.0 if out_scale is None else out_scale, m, n, k, packed.data.shape[1], group,
-        packed.window, _KINDS[packed.kind], _TYPES[x.dtype], _TYPES[out_type],
-        0 if bias is None else _TYPES[bias.dtype], _TYPES[dtype], rounds, _TYPES[compute],
-        _ACTIVATIONS[activation], *config, early,
+        packed.window, _KINDS[packed.kind], native.TYPES[x.dtype], native.TYPES[out_type],
+        0 if bias is None else native.TYPES[bias.dtype], native.TYPES[dtype], rounds,
+        native.TYPES[compute], native.ACTIVATIONS[activation], *config, early,
     )  # fmt: skip
     with torch.cuda.device(x.device):
         stream = torch.cuda.current_stream().cuda_stream
